@@ -9,6 +9,7 @@ pub mod dtype;
 pub mod extent;
 pub mod panel;
 pub mod program;
+pub mod rope;
 
 pub use access::{Access, Indirect};
 pub use dtype::DType;
