@@ -9,6 +9,7 @@
 //!
 //! Data flows: [`Builder`] or [`parse`] → [`Graph`] → [`verify`] → passes (elsewhere) → [`print`] / [`interpret`].
 
+pub mod access;
 pub mod builder;
 pub mod entity;
 pub mod graph;
