@@ -9,8 +9,10 @@ pub mod dtype;
 pub mod extent;
 pub mod panel;
 pub mod program;
+pub mod rope;
 
 pub use access::{Access, Indirect};
 pub use dtype::DType;
 pub use extent::{Bounds, Extent, Sizes, Sym};
 pub use panel::{PANEL_WIDTH, PanelLayout};
+pub use rope::{RopeScaling, RopeTable};
