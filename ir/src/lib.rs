@@ -1,1 +1,28 @@
-//! placeholder
+//! The graph IR: what every other room speaks.
+//!
+//! A [`Graph`] is SSA in arenas with entity ids: instructions in program order, ordered operands, every value typed
+//! `dtype[dim, …]`. One [`Op`] enum holds leaves, primitives, views, the linear `state.write`, and `fusion`, whose region is
+//! a graph of primitives again. No tensor data is ever stored here: weights are recipes over named tensors of a
+//! [`TensorSource`], constants are splats or generated tables.
+//!
+//! What this crate must never do: open files, know a model family, decide anything about machine code.
+//!
+//! Data flows: [`Builder`] or [`parse`] → [`Graph`] → [`verify`] → passes (elsewhere) → [`print`] / [`interpret`].
+
+pub mod access;
+pub mod builder;
+pub mod entity;
+pub mod graph;
+pub mod infer;
+pub mod op;
+pub mod recipe;
+pub mod source;
+pub mod types;
+
+pub use builder::Builder;
+pub use graph::{Graph, Inst, InstData, Value};
+pub use llamac_formats::{Bounds, DType, Extent, Sizes, Sym};
+pub use op::{BinaryOp, CompareOp, ConstKind, DotSpec, Fusion, FusionKind, Op, ReduceOp, RopePart, Scalar, UnaryOp};
+pub use recipe::Recipe;
+pub use source::{TensorSource, TensorView};
+pub use types::{Dim, Layout, Type};

@@ -7,14 +7,16 @@
 //! What this crate must never do: emit anything but primitives, compute with weights, choose a layout, or hold tensor data
 //! in memory (files are mapped; a generator keeps what it made only for as long as it is asked for).
 //!
-//! Data flows: directory → [`hf::ModelDir`] → [`Config`] + [`Checkpoint`]; [`synth`] goes the other way and writes a
+//! Data flows: directory → [`hf::ModelDir`] → [`Config`] + [`Checkpoint`] → [`import::import`] → graph; [`synth`] goes the other way and writes a
 //! directory with seeded random weights.
 
 pub mod config;
 pub mod hf;
+pub mod import;
 pub mod synth;
 pub mod weights;
 
 pub use config::{Architecture, Config};
 pub use hf::{ConfigError, ModelDir};
+pub use import::{ImportError, import};
 pub use weights::{Checkpoint, WeightsError};

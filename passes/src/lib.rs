@@ -1,1 +1,3 @@
-//! placeholder
+//! Graph → graph → plan: the pipeline, the ledger, the memory planner and its independent checker.
+
+pub mod plan;

@@ -106,10 +106,8 @@ pub fn parse_config(path: &Path, map: &Map<String, Value>) -> Result<Config, Con
 
 fn architecture(top: &Fields<'_>) -> Result<Architecture, ConfigError> {
     let classes = Architecture::ALL.map(Architecture::class).join(", ");
-    let by_type = match top.text("model_type")? {
-        Some(name) => Some((name, Architecture::ALL.into_iter().find(|a| a.model_type() == name))),
-        None => None,
-    };
+    let known = |name| Architecture::ALL.into_iter().find(|a| a.model_type() == name);
+    let by_type = top.text("model_type")?.map(|name| (name, known(name)));
     let Some(value) = top.value("architectures") else {
         return match by_type {
             Some((_, Some(architecture))) => Ok(architecture),

@@ -54,10 +54,6 @@ impl<'a> Fields<'a> {
         Fields { path, prefix: "", map }
     }
 
-    pub(crate) fn path(&self) -> &'a Path {
-        self.path
-    }
-
     /// The key's full name.
     pub(crate) fn key(&self, key: &str) -> String {
         if self.prefix.is_empty() { key.into() } else { format!("{}.{key}", self.prefix) }

@@ -12,4 +12,4 @@ mod rope;
 pub use config::{parse_config, read_config};
 pub use directory::ModelDir;
 pub use error::ConfigError;
-pub(crate) use fields::{read_object_within, shorten};
+pub(crate) use fields::{read_object, read_object_within, shorten};

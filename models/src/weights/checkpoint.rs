@@ -3,7 +3,7 @@
 use super::WeightsError;
 use super::header::{Entry, read_header};
 use crate::hf::{ConfigError, read_object_within, shorten};
-use llamac_formats::DType;
+use llamac_ir::{DType, TensorSource, TensorView};
 use memmap2::{Mmap, UncheckedAdvice};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,17 +40,6 @@ struct Place {
     bytes: Range<usize>,
 }
 
-/// A tensor: row-major, little-endian.
-#[derive(Clone, Copy, Debug)]
-pub struct TensorView<'a> {
-    /// Element type.
-    pub dtype: DType,
-    /// Shape.
-    pub dims: &'a [usize],
-    /// `dims.product() × dtype.bytes()` bytes, not necessarily aligned.
-    pub bytes: &'a [u8],
-}
-
 impl Checkpoint {
     /// Opens a directory (`model.safetensors`, or shards with `model.safetensors.index.json`) or one safetensors file.
     /// Every header is checked whole; no tensor is read.
@@ -78,10 +67,15 @@ impl Checkpoint {
     }
 
     fn single(origin: &Path, path: &Path) -> Result<Checkpoint, WeightsError> {
-        let file = MappedFile::open(path)
-            .map_err(|error| WeightsError::Read { path: path.into(), expected: "a safetensors file", error })?;
-        let tensors =
-            read_header(path, &file.bytes)?.into_iter().map(|entry| (entry.name.clone(), Place::new(0, entry))).collect();
+        let file = MappedFile::open(path).map_err(|error| WeightsError::Read {
+            path: path.into(),
+            expected: "a safetensors file",
+            error,
+        })?;
+        let tensors = read_header(path, &file.bytes)?
+            .into_iter()
+            .map(|entry| (entry.name.clone(), Place::new(0, entry)))
+            .collect();
         Ok(Checkpoint { origin: origin.into(), files: vec![file], tensors })
     }
 
@@ -125,13 +119,6 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The tensor of that name, if there is one.
-    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let place = self.tensors.get(name)?;
-        let bytes = &self.files[place.file].bytes[place.bytes.clone()];
-        Some(TensorView { dtype: place.dtype, dims: &place.dims, bytes })
-    }
-
     /// The file that holds the tensor, or what was opened.
     pub fn file_of(&self, name: &str) -> &Path {
         self.tensors.get(name).map_or(&self.origin, |place| &self.files[place.file].path)
@@ -160,10 +147,16 @@ impl Checkpoint {
         }
         Ok(view)
     }
+}
 
-    /// Lets the pages of a part of a tensor go, `bytes` counted from its start and cut at its end. They stay readable
-    /// and come back from the file when they are read.
-    pub fn release(&self, name: &str, bytes: Range<usize>) {
+impl TensorSource for Checkpoint {
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        let place = self.tensors.get(name)?;
+        let bytes = &self.files[place.file].bytes[place.bytes.clone()];
+        Some(TensorView { dtype: place.dtype, dims: &place.dims, bytes })
+    }
+
+    fn release_part(&self, name: &str, bytes: Range<usize>) {
         let Some(place) = self.tensors.get(name) else { return };
         let length = place.bytes.len();
         let (start, end) = (bytes.start.min(length), bytes.end.min(length));
@@ -180,6 +173,10 @@ impl Checkpoint {
             // Only memory is at stake: a system that does not take the advice keeps the pages.
             drop(advised);
         }
+    }
+
+    fn describe(&self) -> String {
+        self.origin.display().to_string()
     }
 }
 

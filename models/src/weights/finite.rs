@@ -1,7 +1,6 @@
 //! Values that are no numbers.
 
-use super::checkpoint::TensorView;
-use llamac_formats::DType;
+use llamac_ir::{DType, TensorView};
 
 /// How many values of a tensor are not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +16,7 @@ pub struct NotFinite {
 /// Counts NaNs and infinities; `None` where every value is finite. One pass at memory speed where that is so.
 pub fn not_finite(view: &TensorView<'_>) -> Option<NotFinite> {
     match view.dtype {
-        DType::F32 => scan::<4>(view.bytes, |b| u32::from_le_bytes(b), 0x7f80_0000, 0x007f_ffff),
+        DType::F32 => scan::<4>(view.bytes, u32::from_le_bytes, 0x7f80_0000, 0x007f_ffff),
         DType::F16 => scan::<2>(view.bytes, |b| u16::from_le_bytes(b).into(), 0x7c00, 0x03ff),
         DType::BF16 => scan::<2>(view.bytes, |b| u16::from_le_bytes(b).into(), 0x7f80, 0x007f),
         DType::I32 | DType::Bool => None,

@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, WeightsError};
 use crate::Config;
+use llamac_ir::TensorSource;
 
 /// What a fitting checkpoint has besides the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ fn same(checkpoint: &Checkpoint) -> Result<bool, WeightsError> {
     for (block, (a, b)) in embedding.bytes.chunks(BLOCK).zip(head.bytes.chunks(BLOCK)).enumerate() {
         equal &= a == b;
         for name in [EMBEDDING, HEAD] {
-            checkpoint.release(name, block * BLOCK..(block + 1) * BLOCK);
+            checkpoint.release_part(name, block * BLOCK..(block + 1) * BLOCK);
         }
     }
     Ok(equal)

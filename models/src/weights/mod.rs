@@ -10,7 +10,7 @@ mod fit;
 mod header;
 mod seeded;
 
-pub use checkpoint::{Checkpoint, TensorView};
+pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
 pub use finite::{NotFinite, not_finite};
 pub use fit::{Fit, fit};
