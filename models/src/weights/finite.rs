@@ -1,6 +1,6 @@
 //! Values that are no numbers.
 
-use llamac_ir::{DType, TensorView};
+use llamac_ir::{DType, TensorSource, TensorView};
 
 /// How many values of a tensor are not finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,4 +45,33 @@ fn scan<const N: usize>(
         }
     }
     Some(found)
+}
+
+/// Bytes scanned before their pages are let go.
+const BLOCK: usize = 16 << 20;
+
+/// Scans the named tensors of a source and tells which hold values that are not finite, in the order of the names. Pages
+/// go as the scan passes, so that memory stays small however large the tensors are. Names that the source does not know
+/// are skipped.
+pub fn not_finite_tensors<'a>(
+    source: &dyn TensorSource,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Vec<(&'a str, NotFinite)> {
+    names.into_iter().filter_map(|name| Some((name, not_finite_in_blocks(source, name)?))).collect()
+}
+
+fn not_finite_in_blocks(source: &dyn TensorSource, name: &str) -> Option<NotFinite> {
+    let view = source.tensor(name)?;
+    let mut all: Option<NotFinite> = None;
+    for (block, bytes) in view.bytes.chunks(BLOCK).enumerate() {
+        let here = not_finite(&TensorView { bytes, ..view });
+        if let Some(here) = here {
+            let first = block * BLOCK / view.dtype.bytes() + here.first;
+            let all = all.get_or_insert(NotFinite { nan: 0, infinite: 0, first });
+            all.nan += here.nan;
+            all.infinite += here.infinite;
+        }
+        source.release_part(name, block * BLOCK..(block + 1) * BLOCK);
+    }
+    all
 }

@@ -12,6 +12,6 @@ mod seeded;
 
 pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
-pub use finite::{NotFinite, not_finite};
+pub use finite::{NotFinite, not_finite, not_finite_tensors};
 pub use fit::{Fit, fit};
 pub use seeded::SeededTensors;

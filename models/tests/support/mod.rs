@@ -73,3 +73,8 @@ pub fn says(error: &dyn std::fmt::Display, parts: &[&str]) {
         assert!(text.contains(part), "{text:?} does not say {part:?}");
     }
 }
+
+/// Little-endian f32 values.
+pub fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
