@@ -146,7 +146,8 @@ fn nan_weights_are_named_in_a_warning() {
 
 #[test]
 fn tokenizers() {
-    let run = |m: &Broken| llamac(["run".as_ref(), m.path().as_os_str(), "hello".as_ref(), "-n".as_ref(), "1".as_ref()]);
+    let run =
+        |m: &Broken| llamac(["run".as_ref(), m.path().as_os_str(), "hello".as_ref(), "-n".as_ref(), "1".as_ref()]);
     let m = Broken::copy("bard");
     m.write("tokenizer.json", b"{\"version\": \"1.0\"}");
     run(&m).refuses(&["tokenizer.json"]);
@@ -209,9 +210,13 @@ fn graph(body: &str) -> support::Run {
 
 #[test]
 fn text_graphs() {
-    graph("  %0: f32[S, 4] = input \"x\"\n  %1: f32[S, 4] = ad %0, %0\n  return \"y\" = %1").refuses(&["g.lir:3", "ad", "^"]);
-    graph("  %0: f32[S, 4] = input \"x\"\n  %1: f32[S, 5] = add %0, %0\n  return \"y\" = %1")
-        .refuses(&["g.lir:3", "f32[S, 4]", "f32[S, 5]"]);
+    graph("  %0: f32[S, 4] = input \"x\"\n  %1: f32[S, 4] = ad %0, %0\n  return \"y\" = %1")
+        .refuses(&["g.lir:3", "ad", "^"]);
+    graph("  %0: f32[S, 4] = input \"x\"\n  %1: f32[S, 5] = add %0, %0\n  return \"y\" = %1").refuses(&[
+        "g.lir:3",
+        "f32[S, 4]",
+        "f32[S, 5]",
+    ]);
     graph("  %1: f32[S, 4] = neg %0\n  %0: f32[S, 4] = input \"x\"\n  return \"y\" = %1").refuses(&["g.lir:2", "%0"]);
     graph("  %0: f32[S, 4] = input \"x\"").refuses(&["g.lir", "return"]);
     let state = "  %p: i32[S] = input \"p\" limit=16\n  %s: i32[S] = input \"s\" limit=1

@@ -22,7 +22,11 @@ fn run_streams_the_text_that_json_holds() {
     let b = bard();
     let args = ["run", text(&b), "ROMEO:", "-n", "24", "--seed", "7"];
     let out = llamac(args);
-    assert!(["load", "compile", "prompt", "generation", "tokens/s"].iter().all(|w| out.stderr.contains(w)), "{}", out.stderr);
+    assert!(
+        ["load", "compile", "prompt", "generation", "tokens/s"].iter().all(|w| out.stderr.contains(w)),
+        "{}",
+        out.stderr
+    );
     let streamed = out.ok();
     let out = json(&llamac(args.iter().copied().chain(["--format", "json"])).ok());
     assert_eq!(out["ids"].as_array().unwrap().len(), 24);
@@ -102,18 +106,15 @@ fn a_printed_graph_is_read_back() {
 #[test]
 fn ir_shows_every_stage() {
     let m = model("tiny-llama2");
-    for (stage, needle) in [
-        ("graph", "fusion attention"),
-        ("plan", "barrier"),
-        ("loops", "for "),
-        ("clif", "function"),
-        ("asm", "ret"),
-    ] {
+    for (stage, needle) in
+        [("graph", "fusion attention"), ("plan", "barrier"), ("loops", "for "), ("clif", "function"), ("asm", "ret")]
+    {
         let out = llamac(["ir", text(&m), "--stage", stage]).ok();
         assert!(out.contains(needle), "{stage}: {out}");
     }
     let all = llamac(["ir", text(&m), "--print-after-all"]).ok();
-    for pass in ["canonicalize", "merge-linear", "precision", "fuse-attention", "fuse-epilogue", "fuse-rows", "layout"] {
+    for pass in ["canonicalize", "merge-linear", "precision", "fuse-attention", "fuse-epilogue", "fuse-rows", "layout"]
+    {
         assert!(all.contains(pass), "{pass}");
     }
     assert!(llamac(["ir", text(&m), "--dot"]).ok().starts_with("digraph"));
@@ -145,7 +146,8 @@ fn bench_has_llama_benchs_names() {
     let records = out.as_array().unwrap();
     assert_eq!(records.len(), 2);
     for r in records {
-        for key in ["model_filename", "n_threads", "n_prompt", "n_gen", "n_depth", "avg_ts", "stddev_ts", "samples_ts"] {
+        for key in ["model_filename", "n_threads", "n_prompt", "n_gen", "n_depth", "avg_ts", "stddev_ts", "samples_ts"]
+        {
             assert!(!r[key].is_null(), "{key} is missing in {r}");
         }
         assert_eq!(r["samples_ts"].as_array().unwrap().len(), 2);
@@ -164,7 +166,9 @@ fn the_profile_sums_to_the_whole() {
         .stderr
         .lines()
         .filter(|l| l.starts_with('|') && !l.contains("total"))
-        .filter_map(|l| l.trim_end_matches('|').rsplit('|').next()?.trim().trim_end_matches('%').trim().parse::<f64>().ok())
+        .filter_map(|l| {
+            l.trim_end_matches('|').rsplit('|').next()?.trim().trim_end_matches('%').trim().parse::<f64>().ok()
+        })
         .sum();
     assert!((shares - 100.0).abs() < 1.0, "{shares}: {}", out.stderr);
 }
