@@ -1,8 +1,8 @@
 //! Activations times a packed weight.
 
+use crate::pool::Worker;
 use crate::strided::View;
 use crate::tiers::Tier;
-use crate::pool::Worker;
 use llamac_formats::DType;
 use llamac_formats::program::{KernelArgs, Tile};
 
