@@ -1,8 +1,8 @@
 //! A contraction of two strided operands.
 
-use crate::pool::Worker;
 use crate::strided::View;
 use crate::tiers::Tier;
+use crate::pool::Worker;
 
 /// The most batch axes.
 pub const BATCH_AXES: usize = 4;
