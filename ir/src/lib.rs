@@ -14,6 +14,7 @@ pub mod builder;
 pub mod entity;
 pub mod graph;
 pub mod infer;
+pub mod interp;
 pub mod op;
 pub mod parse;
 pub mod print;
