@@ -161,6 +161,17 @@ impl WeightPlan {
 }
 
 impl Entry {
+    /// How many panels or rows it is made of.
+    pub(super) fn steps(&self) -> usize {
+        let rows = self.dims.first().copied().unwrap_or(1);
+        if self.panels {
+            let parts = self.parts();
+            (rows / parts).div_ceil(PANEL_WIDTH) * parts
+        } else {
+            rows
+        }
+    }
+
     /// How many parts' panels alternate.
     pub(super) fn parts(&self) -> usize {
         match &self.contents {
@@ -238,7 +249,7 @@ fn check(recipe: &Recipe, dtype: DType, dims: &[usize], layout: Layout, outer: b
         Recipe::InterleavePanels(_) if layout != Layout::Panels => {
             Err("`interleave_panels` is for weights in panels, this one is row-major".into())
         }
-        Recipe::InterleavePanels(parts) if dims[0] % parts.len() != 0 => {
+        Recipe::InterleavePanels(parts) if !dims[0].is_multiple_of(parts.len()) => {
             Err(format!("{} rows are no {} parts of one size", dims[0], parts.len()))
         }
         Recipe::InterleavePanels(parts) => parts.iter().try_for_each(|p| check(p, dtype, dims, layout, false)),
