@@ -1,0 +1,1 @@
+//! A picture of an arena in text.

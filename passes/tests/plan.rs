@@ -1,0 +1,46 @@
+//! Plans of whole models: they pass the checker, and their arenas are small.
+
+mod llama;
+
+use llama::{ONE_B, SMALL, Shape, llama};
+use llamac_ir::Bounds;
+use llamac_passes::plan::{Options, Plan, plan, plan_with};
+
+const BOUNDS: Bounds = Bounds { rows: 512, outputs: 1, tokens: 512, slots: 1 };
+
+fn barriers(plan: &Plan) -> Vec<usize> {
+    plan.entries.iter().map(|e| e.steps.iter().filter(|s| s.barrier).count()).collect()
+}
+
+fn assert_small(plan: &Plan) {
+    for e in &plan.entries {
+        let (arena, bound) = (e.arena_bytes as f64, e.arena_lower_bound as f64);
+        assert!(arena <= 1.05 * bound, "{}: {arena} bytes over a lower bound of {bound}", e.name);
+    }
+}
+
+#[test]
+fn unfused_models_plan_close_to_the_lower_bound() {
+    let mut untied: Shape = SMALL;
+    untied.tied = false;
+    for shape in [SMALL, untied, ONE_B] {
+        for bounds in [BOUNDS, Bounds { rows: 7, outputs: 7, tokens: 33, slots: 3 }] {
+            let plan = plan(&llama(shape, bounds)).expect("a plan");
+            assert_eq!(plan.entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["decode", "rows"]);
+            assert_small(&plan);
+        }
+    }
+}
+
+#[test]
+fn switched_off_parts_cost_barriers_and_memory() {
+    let graph = llama(SMALL, BOUNDS);
+    let all = plan(&graph).expect("a plan");
+    let unordered = plan_with(&graph, Options { schedule: false, plan: true }).expect("a plan");
+    let unshared = plan_with(&graph, Options { schedule: true, plan: false }).expect("a plan");
+    for i in 0..2 {
+        assert!(barriers(&all)[i] < barriers(&unordered)[i], "{:?} {:?}", barriers(&all), barriers(&unordered));
+        assert!(all.entries[i].arena_bytes < unshared.entries[i].arena_bytes / 2);
+        assert!(unshared.entries[i].in_place.is_empty() && !all.entries[i].in_place.is_empty());
+    }
+}
