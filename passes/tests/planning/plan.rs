@@ -1,8 +1,6 @@
 //! Plans of whole models: they pass the checker, and their arenas are small.
 
-mod llama;
-
-use llama::{ONE_B, SMALL, Shape, llama};
+use crate::llama::{ONE_B, SMALL, Shape, llama};
 use llamac_ir::Bounds;
 use llamac_passes::plan::{Options, Plan, plan, plan_with};
 
