@@ -29,7 +29,8 @@ pub fn run(graph: &mut Graph, report: &mut LayoutReport) -> Result<(), LayoutErr
             value = real.copy(value, &reader, "it is no step's own result");
         } else if is_state(&real.out, value) {
             value = real.copy(value, &reader, "it is a state");
-        } else if taken.contains(&value) {
+        }
+        if taken.contains(&value) {
             value = real.fresh_copy(value, &reader, "it is another output already");
         }
         taken.push(value);

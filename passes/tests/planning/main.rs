@@ -1,5 +1,7 @@
-//! Layout, schedule, plan and checker, on hand-made graphs and on whole models.
+//! Layout, schedule, plan and checker, on hand-made graphs, random graphs and whole models.
 
+mod check;
 mod layout;
 mod llama;
 mod plan;
+mod random;

@@ -2,6 +2,7 @@
 
 use crate::llama::{ONE_B, SMALL, Shape, llama};
 use llamac_ir::Bounds;
+use llamac_passes::plan::picture::{Summary, picture};
 use llamac_passes::plan::{Options, Plan, plan, plan_with};
 
 const BOUNDS: Bounds = Bounds { rows: 512, outputs: 1, tokens: 512, slots: 1 };
@@ -40,5 +41,26 @@ fn switched_off_parts_cost_barriers_and_memory() {
         assert!(barriers(&all)[i] < barriers(&unordered)[i], "{:?} {:?}", barriers(&all), barriers(&unordered));
         assert!(all.entries[i].arena_bytes < unshared.entries[i].arena_bytes / 2);
         assert!(unshared.entries[i].in_place.is_empty() && !all.entries[i].in_place.is_empty());
+    }
+}
+
+#[test]
+fn the_picture_shows_every_buffer_that_matters() {
+    let plan = plan(&llama(SMALL, BOUNDS)).expect("a plan");
+    for entry in &plan.entries {
+        let text = picture(entry);
+        let summary = Summary::of(entry);
+        let mut lines = text.lines();
+        let head = lines.next().expect("a headline");
+        assert!(head.starts_with(&format!("{}: {} steps, {} barriers", entry.name, summary.steps, summary.barriers)));
+        let drawn: Vec<&str> = lines.clone().filter(|l| l.contains('|')).collect();
+        assert!((20..=24).contains(&drawn.len()), "{text}");
+        assert!(drawn.iter().all(|l| l.chars().count() <= 112), "{text}");
+        // The mask lives from before the first layer to the last, in one place.
+        let legend: Vec<&str> = lines.filter(|l| !l.contains('|')).collect();
+        let mask = legend.iter().find(|l| l.contains(" cmp, ")).expect("the mask is in the legend").trim();
+        let letter = mask.chars().next().expect("a letter");
+        assert!(drawn.iter().any(|l| l.chars().filter(|&c| c == letter).count() > 40), "{text}");
+        assert!(legend.iter().any(|l| l.contains("layers.*.mlp.gate dot ×5")), "{text}");
     }
 }
