@@ -3,5 +3,6 @@
 mod check;
 mod layout;
 mod llama;
+mod meaning;
 mod plan;
 mod random;

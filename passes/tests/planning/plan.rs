@@ -1,7 +1,9 @@
 //! Plans of whole models: they pass the checker, and their arenas are small.
 
 use crate::llama::{ONE_B, SMALL, Shape, llama};
+use crate::meaning::{Weights, two_steps};
 use llamac_ir::Bounds;
+use llamac_passes::layout;
 use llamac_passes::plan::picture::{Summary, picture};
 use llamac_passes::plan::{Options, Plan, plan, plan_with};
 
@@ -62,5 +64,18 @@ fn the_picture_shows_every_buffer_that_matters() {
         let letter = mask.chars().next().expect("a letter");
         assert!(drawn.iter().any(|l| l.chars().filter(|&c| c == letter).count() > 40), "{text}");
         assert!(legend.iter().any(|l| l.contains("layers.*.mlp.gate dot ×5")), "{text}");
+    }
+}
+
+#[test]
+fn a_planned_model_computes_what_it_did() {
+    let bounds = Bounds { rows: 5, outputs: 1, tokens: 12, slots: 2 };
+    let given = llama(Shape { layers: 2, dtype: llamac_ir::DType::BF16, ..SMALL }, bounds);
+    let weights = Weights::of(&given);
+    let mut graph = given.clone();
+    layout::run(&mut graph).expect("a layout");
+    for entry in plan(&graph).expect("a plan").entries {
+        let rows = if entry.name == "decode" { 1 } else { 5 };
+        assert_eq!(two_steps(&entry.graph, &weights, rows, &bounds), two_steps(&given, &weights, rows, &bounds));
     }
 }

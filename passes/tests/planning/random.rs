@@ -1,5 +1,6 @@
 //! Random graphs: whatever they are, they get a layout and plans that pass the checker, in little memory.
 
+use crate::meaning::{Weights, two_steps};
 use llamac_ir::infer::TypeError;
 use llamac_ir::{BinaryOp, Bounds, Builder, DType, Dim, DotSpec, Graph, Op, Recipe, ReduceOp, Type, UnaryOp, Value};
 use llamac_passes::layout;
@@ -20,7 +21,9 @@ fn build(bounds: Bounds, choices: &[Choice], outputs: &[u16]) -> Graph {
     let positions = b.input("positions", ids, Some(bounds.tokens)).expect("an input");
     let x = b.input("x", Type::new(DType::F32, [Dim::ROWS, Dim::Const(8)]), None).expect("an input");
     let mut state = b.state("k", 2, 4).expect("a state");
-    let mut values = vec![x];
+    let table = b.weight(Recipe::tensor("table"), DType::BF16, &[bounds.tokens, 8]).expect("a weight");
+    let rows = b.gather(table, positions).expect("a gather");
+    let mut values = vec![x, rows];
     for (n, choice) in choices.iter().enumerate() {
         // What cannot be built with the drawn operands is left out.
         if let Ok(value) = instruction(&mut b, &values, [slots, positions], &mut state, n, *choice) {
@@ -91,6 +94,11 @@ fn instruction(
     }
 }
 
+/// Whether the interpreter can run the graph in a moment.
+fn is_small(graph: &Graph) -> bool {
+    (0..graph.value_count()).all(|v| graph.ty(Value(v as u32)).max_elements(&graph.bounds) < 20_000)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -100,14 +108,25 @@ proptest! {
         outputs in prop::collection::vec(any::<u16>(), 1..4),
         choices in prop::collection::vec(any::<Choice>(), 1..60),
     ) {
-        let bounds = Bounds { rows, outputs: 1, tokens: 24, slots: 2 };
+        let bounds = Bounds { rows, outputs: 1, tokens: 48, slots: 2 };
         let mut graph = build(bounds, &choices, &outputs);
+        let given = graph.clone();
         layout::run(&mut graph).expect("a layout");
+        let weights = Weights::of(&given);
+        let small = is_small(&given);
+        if small {
+            prop_assert_eq!(two_steps(&graph, &weights, rows, &bounds), two_steps(&given, &weights, rows, &bounds));
+        }
         for options in [(true, true), (true, false), (false, true), (false, false)] {
             let options = Options { schedule: options.0, plan: options.1 };
             // `plan` refuses what the checker refuses.
             let plan = plan_with(&graph, options).map_err(|e| TestCaseError::fail(e.to_string()))?;
             for entry in &plan.entries {
+                let n = if entry.name == "decode" { 1 } else { rows };
+                if small && options.schedule {
+                    let found = two_steps(&entry.graph, &weights, n, &bounds);
+                    prop_assert_eq!(found, two_steps(&given, &weights, n, &bounds), "{}", entry.name);
+                }
                 prop_assert!(entry.arena_bytes >= entry.arena_lower_bound);
                 if options.plan {
                     let ratio = entry.arena_bytes as f64 / entry.arena_lower_bound.max(1) as f64;
