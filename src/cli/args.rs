@@ -93,7 +93,7 @@ pub enum KvArg {
 }
 
 /// What decides how a model is compiled.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct CompileArgs {
     /// Leave a pass out (may be repeated)
@@ -108,12 +108,12 @@ pub struct CompileArgs {
     /// Tokens a sequence may have [default: the model's, at most 4096]
     #[arg(short = 'c', long = "ctx", value_name = "CONTEXT")]
     pub context: Option<usize>,
-    /// Most rows of a step
-    #[arg(long, value_name = "ROWS", default_value_t = 512)]
-    pub chunk: usize,
-    /// Sequences that may be in the cache together
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub slots: usize,
+    /// Most rows of a step [default: 512]
+    #[arg(long, value_name = "ROWS")]
+    pub chunk: Option<usize>,
+    /// Sequences that may be in the cache together [default: 1]
+    #[arg(long, value_name = "N")]
+    pub slots: Option<usize>,
 }
 
 /// `--fusion` with one value.
