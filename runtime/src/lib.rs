@@ -11,3 +11,6 @@ pub mod tiers;
 
 pub use pool::{Pool, Worker};
 pub use tiers::Tier;
+
+#[cfg(test)]
+mod testing;

@@ -1,8 +1,8 @@
 //! Attention over a cache with a running maximum.
 
+use crate::pool::Worker;
 use crate::strided::View;
 use crate::tiers::Tier;
-use crate::pool::Worker;
 
 /// Rows `row_begin..row_end` of a step, all of one slot, with ascending positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
