@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn limits() {
         for tier in available() {
-            let x = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, 0.0, -0.0, -1e30, 1e30, f32::MIN, f32::MAX, 88.8, -103.98];
+            let x =
+                [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, 0.0, -0.0, -1e30, 1e30, f32::MIN, f32::MAX, 88.8, -103.98];
             let y = run(tier, &x);
             assert_eq!(y[0].to_bits(), 0);
             assert_eq!(y[1], f32::INFINITY);

@@ -92,8 +92,13 @@ pub fn thread_scratch(m: usize, segments: usize) -> usize {
     let segments = segments.max(1);
     let stream = segments * stream::MAX_ROWS * stream::MAX_PANELS * PANEL_WIDTH;
     let panels = segments * panels_per_segment(segments);
-    let block = panels * PANEL_WIDTH * (block::DEPTH + m.min(TASK_ROWS));
+    let block = panels * PANEL_WIDTH * (block::DEPTH + rows_of_sums(m));
     if m > STREAM_ROWS { stream.max(block) } else { stream }
+}
+
+/// The most rows that a task of a step with `m` rows may have: tasks are whole blocks.
+fn rows_of_sums(m: usize) -> usize {
+    m.min(TASK_ROWS + 2 * block::MAX_ROWS)
 }
 
 /// Panels of each segment in a task that has many rows and this many segments in its tiles; even, because register
@@ -199,7 +204,8 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
         return;
     }
     assert!(scratch.len() >= thread_scratch(args.m, args.tile_segments()), "the scratch is too small for the step");
-    let few = args.m <= STREAM_ROWS;
+    // Without inputs there is no block to widen, and the sums are 0.
+    let few = args.m <= STREAM_ROWS || args.k == 0;
     let most = if few { stream::rows_of(args.tier) } else { block::rows_of(args.tier) };
     let blocks = RowBlocks::new(args.m, most);
     // SAFETY: the caller vouches for the operands.
@@ -270,7 +276,7 @@ unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: Row
     let each = panels_per_segment(args.tile_segments());
     let row_stride = each * PANEL_WIDTH;
     let column_tasks = args.column_tasks(each);
-    let task_blocks = TASK_ROWS / blocks.rows;
+    let task_blocks = blocks.count().div_ceil(args.m.div_ceil(TASK_ROWS));
     let row_tasks = blocks.count().div_ceil(task_blocks);
     let wide = block::panels_of(args.tier);
     worker.share(row_tasks * column_tasks, |task| {
@@ -279,7 +285,7 @@ unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: Row
         let last = (first + task_blocks).min(blocks.count());
         let (first_row, _) = blocks.block(first);
         let count = columns.end - columns.begin;
-        let sums_of_segment = TASK_ROWS.min(args.m) * row_stride;
+        let sums_of_segment = rows_of_sums(args.m) * row_stride;
         // SAFETY: the scratch holds the sums of all segments and, after them, their panels.
         let widened = unsafe { scratch.add(columns.segments.len() * sums_of_segment) };
         for k in (0..args.k).step_by(block::DEPTH) {
