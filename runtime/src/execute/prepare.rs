@@ -318,10 +318,10 @@ pub(crate) fn routine_scratch(program: &Program) -> usize {
 
 /// f32 elements of scratch that all threads share.
 pub(crate) fn shared_scratch(program: &Program) -> usize {
-    let need = works(program).map(|(entry, work)| match work {
+    let need = works(program).map(|(_, work)| match work {
         Work::Attention(work) => {
             let tokens = program.states[work.keys].dims[2];
-            attention::shared_scratch(entry.bounds.rows, tokens, work.kv_heads, work.group, work.head_dim)
+            attention::shared_scratch(tokens, work.kv_heads, work.group, work.head_dim)
         }
         _ => 0,
     });
