@@ -2,7 +2,7 @@
 
 mod tiny;
 
-use llamac_runtime::{GenerateError, Row, argmax};
+use llamac_runtime::{GenerateError, Generator, Row, argmax};
 use tiny::{BOUNDS, Reference, VOCAB, close, generator, prompt};
 
 #[test]
@@ -16,6 +16,27 @@ fn a_prompt_gives_the_logits_of_the_reference_in_chunks_of_any_size() {
             close(model.prefill(0, &tokens).unwrap(), &expected);
             assert_eq!(model.len(0).unwrap(), tokens.len());
         }
+    }
+}
+
+#[test]
+fn attention_may_be_dots_and_a_softmax() {
+    for threads in [1, 2] {
+        let session = tiny::open(tiny::unfused(), threads);
+        let (mut model, mut reference) = (Generator::new(session).unwrap(), Reference::new());
+        model.set_chunk(6);
+        let tokens = prompt(14, 17);
+        close(model.prefill(1, &tokens).unwrap(), &reference.extend(1, &tokens));
+        close(model.prefill(0, &tokens[..2]).unwrap(), &reference.extend(0, &tokens[..2]));
+        for token in prompt(15, 8) {
+            close(model.decode(&[(1, token)]).unwrap().data, &reference.push(1, token));
+            let batch = model.decode(&[(1, 3), (0, token)]).unwrap();
+            close(batch.row(0), &reference.push(1, 3));
+            close(batch.row(1), &reference.push(0, token));
+        }
+        let [row] = [Row { slot: 0, token: 9, position: 1 }];
+        reference.rewind(0, 1);
+        close(model.step_rows(&[row], &[0]).unwrap().data, &reference.push(0, 9));
     }
 }
 

@@ -76,8 +76,8 @@ fn operands_must_exist() {
     refuses!(QKV, Gemm, |w| w.segments[1].weight = 99, Fault::NoSuch { index: 99, count: 8, .. });
     refuses!(EMBED, Gather, |w| w.weight = 8, Fault::NoSuch { .. });
     refuses!(ATTENTION, Attention, |w| w.keys = 2, Fault::NoSuch { what: "state", .. });
-    refuses!(WRITE, Rows, |w| w.kernel = 4, Fault::NoSuch { what: "kernel", index: 4, count: 4 });
-    refuses!(O, Gemm, |w| w.epilogue.as_mut().unwrap().kernel = 4, Fault::NoSuch { what: "kernel", .. });
+    refuses!(WRITE, Rows, |w| w.kernel = 5, Fault::NoSuch { what: "kernel", index: 5, count: 5 });
+    refuses!(O, Gemm, |w| w.epilogue.as_mut().unwrap().kernel = 5, Fault::NoSuch { what: "kernel", .. });
 }
 
 #[test]

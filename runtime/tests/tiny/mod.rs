@@ -108,6 +108,21 @@ unsafe extern "C" fn multiply(args: *const KernelArgs, tile: *const Tile) {
     }
 }
 
+/// Softmax of scores up to each row's position. Buffers scores, positions; scalars: T, lines of a row.
+unsafe extern "C" fn softmax(args: *const KernelArgs, begin: u64, end: u64) {
+    unsafe {
+        let (tokens, lines) = (scalar(args, 0), scalar(args, 1));
+        for line in begin as usize..end as usize {
+            let seen = *buffer::<i32>(args, 1).add(line / lines) as usize + 1;
+            let scores = std::slice::from_raw_parts_mut(buffer::<f32>(args, 0).add(line * tokens), tokens);
+            scores[seen..].fill(0.0);
+            scores[..seen].iter_mut().for_each(|v| *v = (*v * SCALE).exp());
+            let sum: f32 = scores[..seen].iter().sum();
+            scores[..seen].iter_mut().for_each(|v| *v /= sum);
+        }
+    }
+}
+
 pub struct Kernels(pub Vec<usize>);
 
 // SAFETY: functions live for ever, and the program calls each by its signature, on operands of the sizes it has.
@@ -123,6 +138,7 @@ pub fn kernels() -> Kernels {
         add_residual as *const () as usize,
         soften as *const () as usize,
         multiply as *const () as usize,
+        softmax as *const () as usize,
     ])
 }
 
@@ -397,7 +413,13 @@ pub fn model() -> (Program, Region) {
             port("outputs", DType::I32, vec![r], Some(BOUNDS.rows)),
         ],
         outputs: vec![port("logits", DType::F32, vec![r, c(VOCAB)], None)],
-        kernels: vec![kernel("write", 0), kernel("residual", 0), kernel("soften", DIM * 4), kernel("multiply", 0)],
+        kernels: vec![
+            kernel("write", 0),
+            kernel("residual", 0),
+            kernel("soften", DIM * 4),
+            kernel("multiply", 0),
+            kernel("softmax", 0),
+        ],
         entries: vec![
             entry("decode", Bounds { rows: 1, outputs: 1, ..BOUNDS }, Extent::ONE, Extent::ONE),
             entry("rows", BOUNDS, s, r),
@@ -406,12 +428,85 @@ pub fn model() -> (Program, Region) {
     (program, region)
 }
 
+/// The same model with attention as two dots and a softmax between, over scores `[S, KV, G, T]`.
+pub fn unfused() -> (Program, Region) {
+    let (mut program, region) = model();
+    for entry in &mut program.entries {
+        let decode = entry.name == "decode";
+        let s = if decode { Extent::ONE } else { Extent::sym(Sym::Rows) };
+        let t = Extent::sym(Sym::Tokens);
+        let at = entry.arena_bytes;
+        let scores = Operand::Arena(at);
+        entry.arena_bytes += entry.bounds.rows * KV * GROUP * BOUNDS.tokens * 4;
+        let fused = entry.steps.remove(3);
+        let Work::Attention(AttentionWork { q, out, .. }) = fused.work else { panic!("no attention") };
+        let dense = access(scores, 0, &[]);
+        let lines = |n: usize| t.times(c(n));
+        let dense = Access { strides: vec![lines(KV * GROUP), lines(GROUP), t, Extent::ONE], ..dense };
+        let cache = |state: usize, strides: &[usize]| {
+            let mut access = access(Operand::State(state), 0, strides);
+            access.indirects.push(Indirect {
+                index: Operand::Input(SLOTS),
+                offset: Extent::ZERO,
+                strides: vec![Extent::ONE, Extent::ZERO, Extent::ZERO, Extent::ZERO],
+                stride: c(KV * BOUNDS.tokens * HEAD),
+            });
+            access
+        };
+        let batch = vec![s, c(KV)];
+        let dot = |name: &str, work: DotWork| step(name, "dot", true, Work::Dot(work));
+        let steps = [
+            dot(
+                "layers.0.attn.scores",
+                DotWork {
+                    batch: batch.clone(),
+                    m: c(GROUP),
+                    n: t,
+                    k: c(HEAD),
+                    lhs: q,
+                    rhs: cache(0, &[0, BOUNDS.tokens * HEAD, HEAD, 1]),
+                    out: dense.clone(),
+                },
+            ),
+            step(
+                "layers.0.attn.softmax",
+                "rows",
+                true,
+                Work::Rows(RowsWork {
+                    kernel: 4,
+                    count: s.times(c(KV * GROUP)),
+                    grain: 2,
+                    operands: vec![scores, Operand::Input(POSITIONS)],
+                    scalars: vec![t, c(KV * GROUP)],
+                }),
+            ),
+            dot(
+                "layers.0.attn.values",
+                DotWork {
+                    batch,
+                    m: c(GROUP),
+                    n: c(HEAD),
+                    k: t,
+                    lhs: dense,
+                    rhs: cache(1, &[0, BOUNDS.tokens * HEAD, 1, HEAD]),
+                    out,
+                },
+            ),
+        ];
+        entry.steps.splice(3..3, steps);
+    }
+    (program, region)
+}
+
 pub fn load(program: Program, weights: Region) -> Result<Executable, LoadError> {
     Executable::new(program, Arc::new(kernels()), Arc::new(weights))
 }
 
 pub fn session(threads: usize) -> Session {
-    let (program, weights) = model();
+    open(model(), threads)
+}
+
+pub fn open((program, weights): (Program, Region), threads: usize) -> Session {
     let executable = load(program, weights).unwrap();
     Session::new(Arc::new(executable), Arc::new(Pool::new(threads).unwrap()), Tier::detect()).unwrap()
 }
