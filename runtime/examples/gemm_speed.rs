@@ -1,6 +1,6 @@
 //! How fast the GEMM is on this machine, beside how fast it reads memory.
 //!
-//! `cargo run --release -p llamac-runtime --example gemm_speed [-- TIER [DTYPE]]`
+//! `cargo run --release -p llamac-runtime --example gemm_speed [-- TIER [DTYPE [ROWS,…]]]`
 //!
 //! For one row the unit is GB/s of weight bytes (its limit is the read bandwidth), for many rows GFLOP/s. Weights are
 //! larger than the caches: the matrices are repeated until they fill a quarter of a GiB.
@@ -19,13 +19,15 @@ fn main() -> std::io::Result<()> {
     let mut options = std::env::args().skip(1);
     let tier = options.next().map_or(Tier::detect(), |t| Tier::from_name(&t).expect("portable, avx2 or avx512"));
     let dtype = options.next().map_or(DType::BF16, |d| DType::from_name(&d).expect("f32, f16 or bf16"));
+    let rows = options.next().unwrap_or("1,2,4,8,12,16,24,32,64,128,512".into());
+    let rows: Vec<usize> = rows.split(',').map(|m| m.parse().expect("a number of rows")).collect();
     assert!(tier.available(), "this machine lacks the tier {tier}");
     println!("{}, {tier}, {dtype}", processor());
     for threads in [1, 2] {
         let pool = Pool::new(threads)?;
         println!("{threads} threads: read {:.1} GB/s", read_bandwidth(&pool, 512 << 20, 8)?);
         for (k, n) in [(2048, 8192), (8192, 2048)] {
-            for m in [1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 512] {
+            for &m in &rows {
                 let (seconds, bytes) = measure(&pool, tier, dtype, m, k, n);
                 let flops = 2.0 * m as f64 * k as f64 * n as f64;
                 println!(
