@@ -84,6 +84,9 @@ const TASK_ROWS: usize = 512;
 /// Panels of a task that has many rows.
 const TASK_PANELS: usize = 4;
 
+/// f32 elements of a cache line, at which the scratch begins: vectors across two lines are loaded twice.
+const ALIGN: usize = 16;
+
 /// The most panels of a task that has few rows.
 const STREAM_PANELS: usize = 16;
 
@@ -93,7 +96,8 @@ pub fn thread_scratch(m: usize, segments: usize) -> usize {
     let stream = segments * stream::MAX_ROWS * stream::MAX_PANELS * PANEL_WIDTH;
     let panels = segments * panels_per_segment(segments);
     let block = panels * PANEL_WIDTH * (block::DEPTH + rows_of_sums(m));
-    if m > STREAM_ROWS { stream.max(block) } else { stream }
+    let elements = if m > STREAM_ROWS { stream.max(block) } else { stream };
+    elements + ALIGN
 }
 
 /// The most rows that a task of a step with `m` rows may have: tasks are whole blocks.
@@ -208,6 +212,7 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
     let few = args.m <= STREAM_ROWS || args.k == 0;
     let most = if few { stream::rows_of(args.tier) } else { block::rows_of(args.tier) };
     let blocks = RowBlocks::new(args.m, most);
+    let scratch = scratch.as_mut_ptr().wrapping_add(scratch.as_ptr().align_offset(4 * ALIGN));
     // SAFETY: the caller vouches for the operands.
     unsafe {
         let mut a = args.a.at([0, 0]).cast_const();
@@ -217,9 +222,9 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
             a = args.packed;
         }
         if few {
-            few_rows(worker, args, a, blocks, scratch.as_mut_ptr());
+            few_rows(worker, args, a, blocks, scratch);
         } else {
-            many_rows(worker, args, a, blocks, scratch.as_mut_ptr());
+            many_rows(worker, args, a, blocks, scratch);
         }
     }
 }
