@@ -34,3 +34,6 @@ pub use profile::{ProfileRow, ProfileTable};
 pub use program::{Code, Executable, LoadError, OpenError};
 pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError, argmax};
 pub use tiers::Tier;
+
+#[cfg(test)]
+mod testing;
