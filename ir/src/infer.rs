@@ -7,6 +7,9 @@ use crate::{BinaryOp, ConstKind, Dim, DotSpec, Layout, Op, ReduceOp, RopePart, S
 use llamac_formats::{Bounds, DType};
 use thiserror::Error;
 
+/// The most axes a tensor may have.
+pub const MAX_RANK: usize = 8;
+
 /// A broken typing rule: what was expected and what was found.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -25,9 +28,30 @@ macro_rules! ensure {
 /// Checks the operand types of `op` and returns its result types. `annotated` are the types written for the results: they
 /// are needed (and checked) for ops that cannot be inferred, and may be empty for all others.
 ///
+/// Every result also obeys the rules for all types: at most [`MAX_RANK`] axes, none of them empty, and no more bytes at the
+/// bounds than memory can be addressed.
+///
 /// # Errors
 /// The first rule that is broken.
 pub fn infer(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds) -> Result<Vec<Type>> {
+    // Before anything is multiplied.
+    annotated.iter().chain(operands.iter().copied()).try_for_each(rank)?;
+    let results = result_types(op, operands, annotated, bounds)?;
+    for t in &results {
+        rank(t)?;
+        ensure!(!t.dims.contains(&Dim::Const(0)), "an axis has at least one element, found {t}");
+        let bytes = t.max_elements(bounds).saturating_mul(t.dtype.bytes());
+        ensure!(bytes <= isize::MAX as usize, "{t} is too large: its bytes cannot be addressed");
+    }
+    Ok(results)
+}
+
+fn rank(t: &Type) -> Result<()> {
+    ensure!(t.rank() <= MAX_RANK, "a tensor has at most {MAX_RANK} axes, found {}", t.rank());
+    Ok(())
+}
+
+fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds) -> Result<Vec<Type>> {
     let arity = |n: usize| -> Result<()> {
         ensure!(operands.len() == n, "`{}` takes {n} operands, found {}", op.mnemonic(), operands.len());
         Ok(())

@@ -1,1 +1,33 @@
-//! placeholder
+//! The room that opens a program and runs it.
+//!
+//! A program (`llamac_formats::program::Program`), its machine code and its weights come in; [`program::Executable`]
+//! checks them once. A [`session::Session`] owns states, arena and scratch and runs steps: inputs are checked, the sizes
+//! S, R and T found, the first entry that holds them is resolved, and every thread of the [`pool::Pool`] walks its steps
+//! (`execute`): compiled kernels, [`gemm`], [`attention`], [`dot`] and [`gather`]. [`session::Generator`] gives the rows of
+//! a language model their meaning. [`profile`] says where the time went.
+//!
+//! It knows nothing of graphs, never links a compiler, and allocates nothing in a step. Only [`tiers`] and the kernels
+//! name an instruction set. What comes from a file or a caller is checked before any address is made of it; compiled
+//! kernels are trusted, as code must be.
+
+pub mod attention;
+pub mod dot;
+mod execute;
+pub mod exp;
+pub mod gather;
+pub mod gemm;
+pub mod machine;
+pub mod memory;
+pub mod pool;
+pub mod profile;
+pub mod program;
+pub mod session;
+pub mod strided;
+pub mod tiers;
+
+pub use memory::Region;
+pub use pool::{Pool, Worker};
+pub use profile::{ProfileRow, ProfileTable};
+pub use program::{Code, Executable, LoadError, OpenError};
+pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError, argmax};
+pub use tiers::Tier;

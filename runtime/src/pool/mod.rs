@@ -1,0 +1,268 @@
+//! Threads that run one closure together (SPMD): a pool, its barrier and its sharing of tasks.
+//!
+//! Nothing here allocates while a run is going on. Which thread does which task is left to chance; so a task may
+//! depend on its number alone.
+
+mod wait;
+
+use crate::machine;
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use wait::Waiting;
+
+/// What every thread of a run does.
+type Work<'a> = dyn Fn(&Worker) + Sync + 'a;
+
+/// A value alone on its cache lines (two, because processors fetch lines in pairs).
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// What the threads share.
+struct Shared {
+    threads: usize,
+    waiting: Waiting,
+    /// The work of the run that is going on.
+    work: UnsafeCell<Option<*const Work<'static>>>,
+    /// Counts runs; a change starts one.
+    epoch: Apart<AtomicU32>,
+    /// Threads, other than the caller, that have not yet left the run.
+    running: Apart<AtomicUsize>,
+    /// Threads that have come to the barrier.
+    arrived: Apart<AtomicUsize>,
+    /// Counts barriers; a change releases those who wait.
+    generation: Apart<AtomicU32>,
+    /// The turn (upper half) and the next task of it (lower half).
+    claims: Apart<AtomicU64>,
+    closing: AtomicBool,
+    /// Whether a thread of this run has panicked.
+    broken: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `work` is written by the thread inside `run` while no other thread reads it: before `epoch` changes and after
+// `running` has come to 0. What it points to is `Sync`. Everything else is atomic or locked.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer itself may be sent.
+unsafe impl Send for Shared {}
+
+/// Unwinds a thread out of a run that another thread has broken; never reaches the caller.
+struct Cancelled;
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A fixed set of threads; the caller of [`Pool::run`] is the first of them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    turns: Mutex<()>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts `threads − 1` threads; 0 counts as 1.
+    ///
+    /// # Errors
+    /// If the system refuses to start a thread.
+    pub fn new(threads: usize) -> std::io::Result<Pool> {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared {
+            threads,
+            waiting: Waiting::new(threads <= machine::allowed_cpus()),
+            work: UnsafeCell::new(None),
+            epoch: Apart(AtomicU32::new(0)),
+            running: Apart(AtomicUsize::new(0)),
+            arrived: Apart(AtomicUsize::new(0)),
+            generation: Apart(AtomicU32::new(0)),
+            claims: Apart(AtomicU64::new(0)),
+            closing: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let mut pool = Pool { shared, turns: Mutex::new(()), handles: Vec::with_capacity(threads - 1) };
+        for index in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let name = format!("llamac-{index}");
+            // On failure the drop of `pool` ends the threads that have started.
+            pool.handles.push(std::thread::Builder::new().name(name).spawn(move || serve(&shared, index))?);
+        }
+        Ok(pool)
+    }
+
+    /// How many threads run together.
+    pub fn threads(&self) -> usize {
+        self.shared.threads
+    }
+
+    /// Runs `work` on every thread and returns when all are done. Calls from several threads take turns.
+    ///
+    /// # Panics
+    /// With the first panic of `work`, after all threads have left it; or if called from inside a run.
+    pub fn run(&self, work: &(dyn Fn(&Worker) + Sync)) {
+        assert!(!INSIDE.get(), "a run of the pool was started from inside a run");
+        let _turn = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.shared;
+        shared.claims.0.store(0, Ordering::Relaxed);
+        shared.arrived.0.store(0, Ordering::Relaxed);
+        shared.broken.store(false, Ordering::Relaxed);
+        shared.running.0.store(shared.threads - 1, Ordering::Relaxed);
+        if shared.threads > 1 {
+            // SAFETY: only the lifetime changes, and this function does not return before all threads have left `work`.
+            let work = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
+            // SAFETY: no thread reads it before the epoch changes.
+            unsafe { *shared.work.get() = Some(work) };
+            shared.epoch.0.fetch_add(1, Ordering::Release);
+            shared.waiting.wake();
+        }
+        INSIDE.set(true);
+        shared.take_part(work, 0);
+        INSIDE.set(false);
+        shared.waiting.wait(|| shared.running.0.load(Ordering::Acquire) == 0);
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            drop(_turn);
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.epoch.0.fetch_add(1, Ordering::Release);
+        self.shared.waiting.wake();
+        for handle in self.handles.drain(..) {
+            // A serving thread catches every panic of its work.
+            let _ = handle.join();
+        }
+    }
+}
+
+/// The life of a thread of the pool.
+fn serve(shared: &Shared, index: usize) {
+    INSIDE.set(true);
+    let mut epoch = 0;
+    loop {
+        shared.waiting.wait(|| shared.epoch.0.load(Ordering::Acquire) != epoch);
+        epoch = epoch.wrapping_add(1);
+        if shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: `run` wrote it before it changed the epoch, and writes it again only after this thread has left.
+        if let Some(work) = unsafe { *shared.work.get() } {
+            // SAFETY: `run` keeps the closure alive until `running` comes to 0.
+            shared.take_part(unsafe { &*work }, index);
+        }
+        if shared.running.0.fetch_sub(1, Ordering::Release) == 1 {
+            shared.waiting.wake();
+        }
+    }
+}
+
+impl Shared {
+    /// Runs the work on the calling thread; a panic breaks the run, so that nobody waits for this thread.
+    fn take_part(&self, work: &Work, index: usize) {
+        let worker = Worker { shared: self, index, turn: Cell::new(0) };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&worker))) else { return };
+        if !panic.is::<Cancelled>() {
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+        self.broken.store(true, Ordering::SeqCst);
+        self.generation.0.fetch_add(1, Ordering::SeqCst);
+        self.waiting.wake();
+    }
+}
+
+/// One thread of a run.
+pub struct Worker<'a> {
+    shared: &'a Shared,
+    index: usize,
+    /// How many calls of [`Worker::share`] this thread has begun in this run.
+    turn: Cell<u32>,
+}
+
+impl Worker<'_> {
+    /// Which thread this is, `0..threads`.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.shared.threads
+    }
+
+    /// Waits until every thread of the run has come here; what they wrote before is visible after.
+    ///
+    /// # Panics
+    /// If another thread of the run has panicked: the run then ends with that thread's panic.
+    pub fn barrier(&self) {
+        let shared = self.shared;
+        if shared.threads == 1 {
+            return;
+        }
+        let generation = shared.generation.0.load(Ordering::SeqCst);
+        // Read after the generation: a break that this misses changes the generation that is waited for below.
+        self.leave_if_broken();
+        if shared.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == shared.threads {
+            shared.arrived.0.store(0, Ordering::Relaxed);
+            shared.generation.0.fetch_add(1, Ordering::SeqCst);
+            shared.waiting.wake();
+        } else {
+            shared.waiting.wait(|| shared.generation.0.load(Ordering::SeqCst) != generation);
+            self.leave_if_broken();
+        }
+    }
+
+    fn leave_if_broken(&self) {
+        if self.shared.broken.load(Ordering::SeqCst) {
+            resume_unwind(Box::new(Cancelled));
+        }
+    }
+
+    /// Does the tasks `0..count` together with the other threads, each exactly once. Every thread must make the same
+    /// sequence of calls with the same counts. Returns when no task is left to take, which is before all are done.
+    ///
+    /// # Panics
+    /// If `count` exceeds `u32::MAX`.
+    pub fn share(&self, count: usize, mut task: impl FnMut(usize)) {
+        let shared = self.shared;
+        if shared.threads == 1 {
+            (0..count).for_each(task);
+            return;
+        }
+        let count = u32::try_from(count).expect("a step has at most u32::MAX tasks");
+        let turn = self.turn.get().wrapping_add(1);
+        self.turn.set(turn);
+        let claims = &shared.claims.0;
+        let mut seen = claims.load(Ordering::Relaxed);
+        loop {
+            let ahead = turn.wrapping_sub((seen >> 32) as u32) as i32;
+            let next = match ahead {
+                0 => seen as u32,
+                // The others have not come to this turn yet.
+                1.. => 0,
+                // Another thread is in a later turn, for which it had to find no task left in this one.
+                _ => return,
+            };
+            if next >= count {
+                return;
+            }
+            let claimed = u64::from(turn) << 32 | u64::from(next + 1);
+            match claims.compare_exchange_weak(seen, claimed, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    task(next as usize);
+                    seen = claims.load(Ordering::Relaxed);
+                }
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

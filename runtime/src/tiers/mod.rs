@@ -1,0 +1,165 @@
+//! Instruction sets: the only folder that names one.
+//!
+//! A kernel is written once, as a [`Kernel`] generic over [`Simd`], and compiled for each tier by
+//! [`Tier::dispatch`], which enters it through a function that has the tier's features enabled. Everything between that
+//! function and the intrinsics must be `#[inline(always)]`, or it is compiled without them.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tier {
+    /// Whatever every machine has.
+    Portable,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL, and what AVX2 has.
+    Avx512,
+}
+
+impl Tier {
+    /// Every tier, slowest first.
+    pub const ALL: [Tier; 3] = [Tier::Portable, Tier::Avx2, Tier::Avx512];
+
+    /// The fastest tier that this machine has.
+    pub fn detect() -> Tier {
+        let mut available = Tier::ALL.into_iter().filter(|t| t.available());
+        available.next_back().unwrap_or(Tier::Portable)
+    }
+
+    /// Whether this machine has the tier.
+    pub fn available(self) -> bool {
+        match self {
+            Tier::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => avx2::available(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 => avx512::available(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Tier::Avx2 | Tier::Avx512 => false,
+        }
+    }
+
+    /// `portable`, `avx2`, `avx512`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tier::Portable => "portable",
+            Tier::Avx2 => "avx2",
+            Tier::Avx512 => "avx512",
+        }
+    }
+
+    /// The inverse of [`Tier::name`].
+    pub fn from_name(name: &str) -> Option<Tier> {
+        Tier::ALL.into_iter().find(|t| t.name() == name)
+    }
+
+    /// f32 lanes of a vector.
+    pub(crate) const fn lanes(self) -> usize {
+        match self {
+            Tier::Portable => 4,
+            Tier::Avx2 => 8,
+            Tier::Avx512 => 16,
+        }
+    }
+
+    /// Runs a kernel compiled for this tier.
+    ///
+    /// # Safety
+    /// The machine must have the tier, and what the kernel itself asks must hold.
+    #[inline]
+    pub(crate) unsafe fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+        debug_assert!(self.available());
+        match self {
+            // SAFETY: every machine has this tier; the caller vouches for the kernel.
+            Tier::Portable => unsafe { portable::enter(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller vouches for the tier and the kernel.
+            Tier::Avx2 => unsafe { avx2::enter(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller vouches for the tier and the kernel.
+            Tier::Avx512 => unsafe { avx512::enter(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Tier::Avx2 | Tier::Avx512 => unreachable!("the tier {} exists on x86-64 only", self.name()),
+        }
+    }
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Work that is compiled once for each tier.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+
+    /// The work; must be `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `S`; the rest is each kernel's own.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// The vectors of an instruction set. Multiplications and additions are contracted only where `fma` says so.
+///
+/// # Safety
+/// For every function: the machine must have the instruction set, and pointers must be valid for the elements named.
+#[allow(clippy::missing_safety_doc)] // said once, above
+pub(crate) trait Simd: Copy {
+    /// f32 lanes of a vector: 4, 8 or 16.
+    const LANES: usize;
+    /// A vector of f32.
+    type F: Copy;
+
+    /// All lanes alike.
+    unsafe fn splat(x: f32) -> Self::F;
+    /// `LANES` elements, of any alignment.
+    unsafe fn load(from: *const f32) -> Self::F;
+    /// Stores `LANES` elements, of any alignment.
+    unsafe fn store(to: *mut f32, x: Self::F);
+    /// The first `n ≤ LANES` elements; the other lanes are 0 and their memory is not touched.
+    unsafe fn load_first(from: *const f32, n: usize) -> Self::F;
+    /// Stores the first `n ≤ LANES` lanes only.
+    unsafe fn store_first(to: *mut f32, x: Self::F, n: usize);
+    /// `a·b + c`, rounded once where the machine can.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a + b`.
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    /// `a − b`.
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b`.
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// `a > b ? a : b` in each lane: `b` where either is no number.
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b` in each lane: `b` where either is no number.
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// `a ≤ b ? x : y` in each lane.
+    unsafe fn where_le(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// `x · 2^n` for whole n in −252..=254, rounded once where the result is subnormal.
+    unsafe fn scale(x: Self::F, n: Self::F) -> Self::F;
+    /// The sum of the lanes, in a fixed order.
+    unsafe fn sum(x: Self::F) -> f32;
+    /// `LANES` pairs of bf16: the first and the second of every pair.
+    unsafe fn bf16_pairs(from: *const u16) -> (Self::F, Self::F);
+    /// `LANES` f16.
+    unsafe fn f16(from: *const u16) -> Self::F;
+    /// Asks for the cache line at an address, which need not be valid.
+    unsafe fn prefetch(at: *const u8);
+
+    /// All lanes 0.
+    #[inline(always)]
+    unsafe fn zero() -> Self::F {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { Self::splat(0.0) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
