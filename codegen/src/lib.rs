@@ -11,6 +11,7 @@ pub mod error;
 pub mod jit;
 pub mod loops;
 pub mod lower;
+pub mod pack;
 pub mod target;
 
 pub use error::CodegenError;
