@@ -15,6 +15,7 @@ pub mod fuse_attention;
 pub mod fuse_epilogue;
 pub mod fuse_rows;
 pub mod indexing;
+pub mod layout;
 pub mod ledger;
 pub mod live;
 pub mod manager;
@@ -28,6 +29,8 @@ pub mod plan;
 pub mod precision;
 pub mod refusal;
 pub mod report;
+pub mod schedule;
+pub mod specialise;
 pub mod state_order;
 pub mod traffic;
 
