@@ -3,9 +3,10 @@
 //! What this crate must never do: read a model file (weights come from a [`llamac_ir::TensorSource`]), run a step, or emit code
 //! that needs a relocation.
 //!
-//! Data flows: plan → [`lower`] (regions to [`loops`]) → [`emit`] (CLIF, machine code) → program and code section, which
-//! [`jit`] maps executable; beside it [`pack`] fills the weight section from recipes.
+//! Data flows: plan → [`lower`] (regions to [`loops`]) → [`emit`] (CLIF, machine code) → [`assemble`] (program and code
+//! section), which [`jit`] maps executable; beside it [`pack`] fills the weight section from recipes.
 
+pub mod assemble;
 pub mod emit;
 pub mod error;
 pub mod jit;
@@ -14,6 +15,7 @@ pub mod lower;
 pub mod pack;
 pub mod target;
 
+pub use assemble::{Compiled, Listing, Options, compile};
 pub use error::CodegenError;
 pub use jit::JitCode;
 pub use target::Target;

@@ -64,7 +64,9 @@ impl Ledger {
         let flat = Flat::new(graph);
         let judge = Judge::new(&flat, &cx.options);
         let label = |inst: Inst| match flat.kernel_of(inst) {
-            Some(k) if flat.kernels[k].kind.is_some() => format!("{}: {}", flat.kernels[k].label, spell(flat.graph.op(inst))),
+            Some(k) if flat.kernels[k].kind.is_some() => {
+                format!("{}: {}", flat.kernels[k].label, spell(flat.graph.op(inst)))
+            }
             _ => {
                 let origin = flat.graph.origin(inst);
                 format!("{origin}{}{}", if origin.is_empty() { "" } else { " " }, spell(flat.graph.op(inst)))
@@ -140,7 +142,15 @@ impl<'a> Judge<'a> {
         let mut of = vec![None; graph.inst_count()];
         let chains = Chains::new(graph);
         let none = HashSet::new();
-        let mut judge = Judge { flat, options, rows, groups: vec![], of: vec![], chains: HashMap::new(), attention: HashMap::new() };
+        let mut judge = Judge {
+            flat,
+            options,
+            rows,
+            groups: vec![],
+            of: vec![],
+            chains: HashMap::new(),
+            attention: HashMap::new(),
+        };
         for &inst in graph.order() {
             let kind = flat.kernel_of(inst).map(|k| flat.kernels[k].kind);
             // A concat by itself is a view to the graph and row work to the fuser.
@@ -271,7 +281,8 @@ impl fmt::Display for Ledger {
         writeln!(f, "fused edges, by kernel:")?;
         for (k, kernel) in self.kernels.iter().enumerate() {
             let Some(kind) = kernel.kind else { continue };
-            let inside = self.entries.iter().filter(|e| matches!(e.outcome, Outcome::Fused { kernel, .. } if kernel == k));
+            let inside =
+                self.entries.iter().filter(|e| matches!(e.outcome, Outcome::Fused { kernel, .. } if kernel == k));
             let mut bytes = Traffic::default();
             let mut edges = 0;
             for e in inside {

@@ -56,7 +56,8 @@ pub fn cheap(graph: &Graph) -> Vec<bool> {
     for &inst in graph.order() {
         let from_leaves = || {
             graph.operands(inst).iter().all(|&v| {
-                let leaf = matches!(graph.def_op(v), Op::Input { .. } | Op::Param { .. } | Op::Weight(_) | Op::Const(_));
+                let leaf =
+                    matches!(graph.def_op(v), Op::Input { .. } | Op::Param { .. } | Op::Weight(_) | Op::Const(_));
                 leaf || cheap[graph.def(v).index()]
             })
         };
@@ -125,9 +126,10 @@ fn region_of(graph: &Graph, group: &Group, positions: &[usize], cheap: &[bool]) 
     let mut over_member: HashSet<Inst> = HashSet::new();
     for (&at, over) in &mut candidates {
         let inst = graph.order()[at];
-        *over = graph.operands(inst).iter().any(|&v| {
-            members.contains(&graph.def(v)) || over_member.contains(&graph.def(v))
-        });
+        *over = graph
+            .operands(inst)
+            .iter()
+            .any(|&v| members.contains(&graph.def(v)) || over_member.contains(&graph.def(v)));
         if *over {
             over_member.insert(inst);
         }
@@ -254,7 +256,11 @@ impl<'a> Contraction<'a> {
                     let body = self.body(region, &outputs);
                     let name = (group.name)(&body);
                     let origins = group.members.iter().map(|&m| self.graph.origin(m));
-                    (Op::Fusion(Box::new(Fusion { kind: group.kind, name, region: body })), outputs, origin::join(origins))
+                    (
+                        Op::Fusion(Box::new(Fusion { kind: group.kind, name, region: body })),
+                        outputs,
+                        origin::join(origins),
+                    )
                 }
                 None => {
                     let data = self.graph.inst(self.inst(node));

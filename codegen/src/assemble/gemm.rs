@@ -14,14 +14,26 @@ use llamac_passes::layout::panels::epilogue_dot;
 use llamac_passes::plan::{EntryPlan, PlannedStep};
 
 impl Assembler {
-    pub(super) fn plain_gemm(&mut self, plan: &EntryPlan, step: &PlannedStep, spec: &DotSpec, at: &str) -> Result<Work> {
+    pub(super) fn plain_gemm(
+        &mut self,
+        plan: &EntryPlan,
+        step: &PlannedStep,
+        spec: &DotSpec,
+        at: &str,
+    ) -> Result<Work> {
         let graph = &plan.graph;
         let out = self.operand(plan, graph.result(step.inst), at)?;
         let operands = graph.operands(step.inst);
         Ok(Work::Gemm(self.gemm(plan, step, spec, operands[0], &operands[1..], out, at)?))
     }
 
-    pub(super) fn fused_gemm(&mut self, plan: &EntryPlan, step: &PlannedStep, fusion: &Fusion, at: &str) -> Result<Work> {
+    pub(super) fn fused_gemm(
+        &mut self,
+        plan: &EntryPlan,
+        step: &PlannedStep,
+        fusion: &Fusion,
+        at: &str,
+    ) -> Result<Work> {
         let graph = &plan.graph;
         let dot = epilogue_dot(fusion).ok_or_else(|| broken(at, "an epilogue's dot is linear and reads params"))?;
         let llamac_ir::Op::Dot(spec) = fusion.region.op(dot.inst) else {

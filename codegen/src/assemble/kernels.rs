@@ -1,9 +1,10 @@
 //! The kernels of a program, each compiled once.
 
-use crate::emit::{Emitter, Emitted};
+use crate::emit::{self, Machine};
 use crate::error::Result;
 use crate::loops::Kernel;
 use crate::target::Target;
+use cranelift_codegen::isa::OwnedTargetIsa;
 use llamac_formats::program::KernelInfo;
 use std::collections::HashMap;
 
@@ -25,7 +26,8 @@ pub struct Listing {
 
 /// Kernels so far.
 pub(super) struct Kernels {
-    emitter: Emitter,
+    isa: OwnedTargetIsa,
+    listings_wanted: bool,
     by_loops: HashMap<String, usize>,
     infos: Vec<KernelInfo>,
     code: Vec<u8>,
@@ -33,9 +35,10 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    pub(super) fn new(target: Target) -> Result<Kernels> {
+    pub(super) fn new(target: Target, listings: bool) -> Result<Kernels> {
         Ok(Kernels {
-            emitter: Emitter::new(target)?,
+            isa: target.isa()?,
+            listings_wanted: listings,
             by_loops: HashMap::new(),
             infos: vec![],
             code: vec![],
@@ -49,7 +52,7 @@ impl Kernels {
         if let Some(&index) = self.by_loops.get(&loops) {
             return Ok(index);
         }
-        let Emitted { code, clif, asm } = self.emitter.compile(name, &kernel)?;
+        let Machine { code, clif, asm } = emit::compile(&*self.isa, &kernel, name, self.listings_wanted)?;
         let offset = self.code.len().next_multiple_of(ALIGN);
         self.code.resize(offset, 0);
         let index = self.infos.len();
@@ -61,7 +64,9 @@ impl Kernels {
             loops: loops.clone(),
         });
         self.code.extend(code);
-        self.listings.push(Listing { name: name.to_owned(), loops: loops.clone(), clif, asm });
+        if let (Some(clif), Some(asm)) = (clif, asm) {
+            self.listings.push(Listing { name: name.to_owned(), loops: loops.clone(), clif, asm });
+        }
         self.by_loops.insert(loops, index);
         Ok(index)
     }

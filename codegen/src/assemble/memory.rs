@@ -61,11 +61,7 @@ impl Assembler {
     pub(super) fn access(&mut self, plan: &EntryPlan, value: Value, at: &str) -> Result<Access<Operand>> {
         let found = access(&plan.graph, value).map_err(|e| broken(at, e))?;
         let base = self.operand(plan, found.base, at)?;
-        let indices = found
-            .indirects
-            .iter()
-            .map(|i| self.operand(plan, i.index, at))
-            .collect::<Result<Vec<_>>>()?;
+        let indices = found.indirects.iter().map(|i| self.operand(plan, i.index, at)).collect::<Result<Vec<_>>>()?;
         let mut all = std::iter::once(base).chain(indices);
         // `map` visits the base first, then the indices in order.
         Ok(found.map(|_| all.next().unwrap_or(base)))

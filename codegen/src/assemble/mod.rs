@@ -32,12 +32,20 @@ pub struct Options {
     pub kv: String,
     /// The fusion setting, for reports.
     pub fusion: String,
+    /// Whether Cranelift IR and disassembly are wanted, which take time.
+    pub listings: bool,
 }
 
 impl Options {
     /// Names taken from the passes' switches.
     pub fn new(passes: &llamac_passes::Options, target: Target) -> Options {
-        Options { target, act: passes.act.to_string(), kv: passes.kv.to_string(), fusion: passes.fusion.to_string() }
+        Options {
+            target,
+            act: passes.act.to_string(),
+            kv: passes.kv.to_string(),
+            fusion: passes.fusion.to_string(),
+            listings: false,
+        }
     }
 }
 
@@ -50,7 +58,7 @@ pub struct Compiled {
     pub code: Vec<u8>,
     /// What the weight section holds; see [`crate::pack::pack`].
     pub weights: WeightPlan,
-    /// Every kernel as text, by `KernelId`.
+    /// Every kernel as text, by `KernelId`, if they were wanted.
     pub listings: Vec<Listing>,
 }
 
@@ -60,13 +68,7 @@ impl Compiled {
     /// # Errors
     /// [`CodegenError::Map`] if the system refuses the memory.
     pub fn jit(&self) -> Result<JitCode> {
-        let kernels: Vec<(String, Vec<u8>)> = self
-            .program
-            .kernels
-            .iter()
-            .map(|k| (k.name.clone(), self.code[k.offset..k.offset + k.bytes].to_vec()))
-            .collect();
-        JitCode::new(&kernels)
+        JitCode::map(self.program.kernels.iter().map(|k| &self.code[k.offset..k.offset + k.bytes]))
     }
 }
 
@@ -77,7 +79,7 @@ impl Compiled {
 pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled> {
     let mut assembler = Assembler {
         weights: WeightPlan::new(),
-        kernels: Kernels::new(options.target)?,
+        kernels: Kernels::new(options.target, options.listings)?,
         inputs: inputs(graph),
         states: states(graph),
     };
@@ -146,7 +148,12 @@ fn inputs(graph: &Graph) -> Vec<PortInfo> {
 fn outputs(graph: &Graph) -> Vec<PortInfo> {
     let port = |(name, value): &(String, llamac_ir::Value)| {
         let ty = graph.ty(*value);
-        PortInfo { name: name.clone(), dtype: ty.dtype, dims: ty.dims.iter().map(|d| d.extent()).collect(), limit: None }
+        PortInfo {
+            name: name.clone(),
+            dtype: ty.dtype,
+            dims: ty.dims.iter().map(|d| d.extent()).collect(),
+            limit: None,
+        }
     };
     graph.outputs().iter().map(port).collect()
 }

@@ -9,7 +9,7 @@ use crate::manager::{Context, PassError};
 use crate::outline::{self, Group};
 use crate::refusal::Reason;
 use crate::report::Report;
-use llamac_ir::{DotSpec, Dim, Fusion, FusionKind, Graph, Inst, Op, Value};
+use llamac_ir::{Dim, DotSpec, Fusion, FusionKind, Graph, Inst, Op, Value};
 use pattern::Matched;
 
 /// Runs the pass.
