@@ -15,3 +15,4 @@ pub use access::{Access, Indirect};
 pub use dtype::DType;
 pub use extent::{Bounds, Extent, Sizes, Sym};
 pub use panel::{PANEL_WIDTH, PanelLayout};
+pub use rope::{RopeScaling, RopeTable};

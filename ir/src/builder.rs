@@ -39,10 +39,20 @@ impl Builder {
 
     /// Runs `f` with `name` appended to the origin (`layers.3`, then `attn` → `layers.3.attn`).
     pub fn scope<T>(&mut self, name: impl Into<String>, f: impl FnOnce(&mut Builder) -> T) -> T {
-        self.scope.push(name.into());
+        self.enter(name);
         let result = f(self);
-        self.scope.pop();
+        self.leave();
         result
+    }
+
+    /// Appends `name` to the origin until [`Builder::leave`].
+    pub fn enter(&mut self, name: impl Into<String>) {
+        self.scope.push(name.into());
+    }
+
+    /// Takes the last name off the origin.
+    pub fn leave(&mut self) {
+        self.scope.pop();
     }
 
     /// Appends any op; `annotated` as for [`infer`].

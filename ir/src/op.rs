@@ -120,7 +120,7 @@ pub enum ConstKind {
 }
 
 /// A scalar value, typed by the constant's dtype.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Scalar {
     /// For float dtypes: the f32 value (printed so that it reads back exactly).
     Float(f32),
@@ -128,6 +128,18 @@ pub enum Scalar {
     Int(i32),
     /// For `bool`.
     Bool(bool),
+}
+
+/// Floats are equal if their bits are: two graphs are equal if they print alike.
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Scalar) -> bool {
+        match (self, other) {
+            (Scalar::Float(a), Scalar::Float(b)) => a.to_bits() == b.to_bits(),
+            (Scalar::Int(a), Scalar::Int(b)) => a == b,
+            (Scalar::Bool(a), Scalar::Bool(b)) => a == b,
+            _ => false,
+        }
+    }
 }
 
 /// Half of a RoPE table.

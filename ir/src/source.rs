@@ -1,6 +1,7 @@
 //! Where the bytes of weights come from, seen from the compiler's side.
 
 use llamac_formats::DType;
+use std::ops::Range;
 
 /// A tensor of a source: row-major, little-endian.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,13 @@ pub trait TensorSource: Sync {
 
     /// Says that the tensor's bytes are not needed for now, so that mapped pages can go. They stay readable.
     fn release(&self, name: &str) {
-        let _ = name;
+        self.release_part(name, 0..usize::MAX);
+    }
+
+    /// The same for a range of the tensor's bytes, cut at its end: who streams through a large tensor lets go what is
+    /// behind.
+    fn release_part(&self, name: &str, bytes: Range<usize>) {
+        let _ = (name, bytes);
     }
 
     /// What to call the source in errors: a path, usually.

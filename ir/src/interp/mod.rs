@@ -1,0 +1,283 @@
+//! The reference interpreter: slow, plain, and the judge of every pass and every kernel.
+//!
+//! It computes every op as its definition says, in f64 or f32 ([`Real`]), with states that outlive a step. Fusions run their
+//! regions. Layouts mean nothing to it.
+
+mod ops;
+mod real;
+mod tensor;
+mod weights;
+
+pub use real::Real;
+pub use tensor::{Data, Tensor};
+pub use weights::WeightError;
+
+use crate::{ConstKind, Graph, Inst, Op, RopePart, Scalar, Sizes, TensorSource, Type, Value};
+use llamac_formats::DType;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tensor::{offsets, strides};
+use thiserror::Error;
+
+/// One input of a step.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Row-major f32.
+    Float(&'a [f32]),
+    /// Row-major i32.
+    Int(&'a [i32]),
+}
+
+/// Why a step could not be interpreted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs)]
+pub enum InterpError {
+    #[error("the input {name:?} is missing: expected {expected}")]
+    MissingInput { name: String, expected: String },
+    #[error("the input {name:?}: found {found}, expected {expected}")]
+    Input { name: String, found: String, expected: String },
+    #[error("the input {name:?}: found {found} at row {row}, expected 0..{limit}")]
+    Range { name: String, row: usize, found: i32, limit: usize },
+    #[error("the {what} {found} of a step is above its bound {bound}")]
+    Bound { what: &'static str, found: usize, bound: usize },
+    #[error("{origin}: index {found} is outside 0..{limit}")]
+    Index { origin: String, found: i32, limit: usize },
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+}
+
+/// An interpreter of one graph with its states.
+pub struct Interpreter<'a, F> {
+    graph: &'a Graph,
+    source: &'a dyn TensorSource,
+    states: Vec<(String, Vec<F>)>,
+    weights: HashMap<Value, Tensor<F>>,
+}
+
+/// What a step is interpreted in.
+struct Env<'e, F> {
+    sizes: Sizes,
+    inputs: &'e [(&'e str, Input<'e>)],
+    params: Vec<Tensor<F>>,
+}
+
+impl<'a, F: Real> Interpreter<'a, F> {
+    /// An interpreter of a verified graph, all states zero. Weights are read from `source` when they are first needed.
+    pub fn new(graph: &'a Graph, source: &'a dyn TensorSource) -> Self {
+        let mut states = vec![];
+        for &inst in graph.order() {
+            if let Op::State { name } = graph.op(inst) {
+                let elements = graph.ty(graph.result(inst)).max_elements(&graph.bounds);
+                states.push((name.clone(), vec![F::default(); elements]));
+            }
+        }
+        Interpreter { graph, source, states, weights: HashMap::new() }
+    }
+
+    /// Runs one step and returns the outputs in the graph's order.
+    ///
+    /// # Errors
+    /// Inputs that do not fit the graph, or weights that do not fit the source.
+    pub fn step(&mut self, sizes: Sizes, inputs: &[(&str, Input<'_>)]) -> Result<Vec<Tensor<F>>, InterpError> {
+        let b = self.graph.bounds;
+        for (what, found, bound) in
+            [("rows", sizes.rows, b.rows), ("outputs", sizes.outputs, b.outputs), ("tokens", sizes.tokens, b.tokens)]
+        {
+            if found > bound {
+                return Err(InterpError::Bound { what, found, bound });
+            }
+        }
+        self.run(self.graph, &Env { sizes, inputs, params: vec![] })
+    }
+
+    fn run(&mut self, graph: &Graph, env: &Env<'_, F>) -> Result<Vec<Tensor<F>>, InterpError> {
+        let mut last = HashMap::new();
+        for &inst in graph.order() {
+            for &v in graph.operands(inst) {
+                last.insert(v, inst);
+            }
+        }
+        let mut values: HashMap<Value, Tensor<F>> = HashMap::new();
+        for &inst in graph.order() {
+            let results = match graph.op(inst) {
+                Op::Fusion(f) => {
+                    let params = graph.operands(inst).iter().map(|v| values[v].clone()).collect();
+                    self.run(&f.region, &Env { sizes: env.sizes, inputs: env.inputs, params })?
+                }
+                _ => vec![self.compute(graph, inst, &values, env)?],
+            };
+            for &v in graph.operands(inst) {
+                if last.get(&v) == Some(&inst) && !graph.is_output(v) {
+                    values.remove(&v);
+                }
+            }
+            values.extend(graph.results(inst).iter().copied().zip(results));
+        }
+        Ok(graph.outputs().iter().map(|(_, v)| values[v].clone()).collect())
+    }
+
+    fn compute(
+        &mut self,
+        graph: &Graph,
+        inst: Inst,
+        values: &HashMap<Value, Tensor<F>>,
+        env: &Env<'_, F>,
+    ) -> Result<Tensor<F>, InterpError> {
+        let x = |i: usize| &values[&graph.operands(inst)[i]];
+        let result = graph.result(inst);
+        let ty = graph.ty(result);
+        let dims: Vec<usize> = ty.dims.iter().map(|d| d.value(&env.sizes)).collect();
+        Ok(match graph.op(inst) {
+            Op::Input { name, limit } => input(name, *limit, ty, dims, env.inputs)?,
+            Op::Param { index } => env.params[*index].clone(),
+            Op::Weight(recipe) => match self.weights.get(&result) {
+                Some(w) => w.clone(),
+                None => {
+                    let data = weights::evaluate(recipe, ty, self.source)?;
+                    let w = Tensor { dims, data: Data::Narrow(Arc::new(data)) };
+                    self.weights.insert(result, w.clone());
+                    w
+                }
+            },
+            Op::Const(kind) => constant(kind, ty, dims),
+            Op::State { name } => {
+                let index = self.states.iter().position(|(n, _)| n == name).unwrap_or(0);
+                Tensor { dims, data: Data::State(index) }
+            }
+            Op::Iota => Tensor { data: Data::Int(Arc::new((0..dims[0] as i32).collect())), dims },
+            Op::Dot(spec) => {
+                let rhs: Vec<&Tensor<F>> = (1..graph.operands(inst).len()).map(x).collect();
+                ops::dot(spec, x(0), &rhs)
+            }
+            Op::Unary(op) => ops::unary(*op, x(0)),
+            Op::Binary(op) => ops::binary(*op, x(0), x(1)),
+            Op::Compare(op) => ops::compare(*op, x(0), x(1)),
+            Op::Select => ops::select(x(0), x(1), x(2)),
+            Op::Cast => ops::cast(x(0), ty.dtype),
+            Op::Reduce { op, axis } => ops::reduce(*op, x(0), *axis),
+            Op::Gather => {
+                let (table, ids) = (x(0), x(1).ints());
+                let width: usize = table.dims[1..].iter().product();
+                check_indices(graph, inst, ids, table.dims[0])?;
+                let index: Vec<usize> =
+                    ids.iter().flat_map(|&i| (0..width).map(move |j| i as usize * width + j)).collect();
+                table.pick(dims, &index)
+            }
+            Op::Reshape | Op::Copy => Tensor { dims, data: x(0).data.clone() },
+            Op::Transpose { perm } => ops::ordered(x(0), perm),
+            Op::Slice { axis, start, .. } => {
+                let s = strides(&x(0).dims);
+                x(0).pick(dims.clone(), &offsets(&dims, &s, start * s[*axis]))
+            }
+            Op::Concat { axis } => ops::concat(&(0..graph.operands(inst).len()).map(x).collect::<Vec<_>>(), *axis),
+            Op::Broadcast { axes } => {
+                let s = strides(&x(0).dims);
+                let mut to = vec![0; dims.len()];
+                for (i, &a) in axes.iter().enumerate() {
+                    to[a] = s[i];
+                }
+                x(0).pick(dims.clone(), &offsets(&dims, &to, 0))
+            }
+            Op::Index => {
+                let (state, slots) = (self.state(x(0)), x(1).ints());
+                let [slot_count, _, tokens, width] = [0, 1, 2, 3].map(|i| x(0).dims[i]);
+                check_indices(graph, inst, slots, slot_count)?;
+                let mut out = Vec::with_capacity(dims.iter().product());
+                for &slot in slots {
+                    for head in 0..dims[1] {
+                        let begin = (slot as usize * dims[1] + head) * tokens * width;
+                        out.extend_from_slice(&state[begin..begin + dims[2] * width]);
+                    }
+                }
+                Tensor::float(dims, out)
+            }
+            Op::StateWrite => {
+                let (rows, slots, positions) = (x(1), x(2).ints(), x(3).ints());
+                let [slot_count, heads, tokens, width] = [0, 1, 2, 3].map(|i| x(0).dims[i]);
+                check_indices(graph, inst, slots, slot_count)?;
+                check_indices(graph, inst, positions, tokens)?;
+                let data = rows.floats();
+                let Data::State(index) = x(0).data else { unreachable!("the typing rules allow only a state here") };
+                let state = &mut self.states[index].1;
+                for (row, (&slot, &position)) in slots.iter().zip(positions).enumerate() {
+                    for head in 0..heads {
+                        let to = ((slot as usize * heads + head) * tokens + position as usize) * width;
+                        let from = (row * heads + head) * width;
+                        state[to..to + width].copy_from_slice(&data[from..from + width]);
+                    }
+                }
+                x(0).clone()
+            }
+            Op::Fusion(_) => unreachable!("fusions are run, not computed"),
+        })
+    }
+
+    fn state(&self, t: &Tensor<F>) -> &[F] {
+        match t.data {
+            Data::State(index) => &self.states[index].1,
+            _ => unreachable!("the typing rules allow only a state here"),
+        }
+    }
+}
+
+fn check_indices(graph: &Graph, inst: Inst, ids: &[i32], limit: usize) -> Result<(), InterpError> {
+    match ids.iter().find(|&&i| i < 0 || i as usize >= limit) {
+        None => Ok(()),
+        Some(&found) => Err(InterpError::Index {
+            origin: format!("{} ({})", graph.origin(inst), graph.op(inst).mnemonic()),
+            found,
+            limit,
+        }),
+    }
+}
+
+fn input<F: Real>(
+    name: &str,
+    limit: Option<usize>,
+    ty: &Type,
+    dims: Vec<usize>,
+    inputs: &[(&str, Input<'_>)],
+) -> Result<Tensor<F>, InterpError> {
+    let expected = || format!("{}{dims:?}", ty.dtype);
+    let Some((_, given)) = inputs.iter().find(|(n, _)| *n == name) else {
+        return Err(InterpError::MissingInput { name: name.into(), expected: expected() });
+    };
+    let count: usize = dims.iter().product();
+    let (dtype, len) = match given {
+        Input::Float(v) => (DType::F32, v.len()),
+        Input::Int(v) => (DType::I32, v.len()),
+    };
+    if dtype != ty.dtype || len != count {
+        let found = format!("{len} elements of {dtype}");
+        return Err(InterpError::Input { name: name.into(), found, expected: expected() });
+    }
+    Ok(match given {
+        Input::Float(v) => Tensor::float(dims, v.iter().map(|&x| F::from_f32(x)).collect()),
+        Input::Int(v) => {
+            let limit = limit.unwrap_or(usize::MAX);
+            let outside = |&i: &i32| ty.dtype == DType::I32 && limit != usize::MAX && (i < 0 || i as usize >= limit);
+            if let Some(row) = v.iter().position(outside) {
+                return Err(InterpError::Range { name: name.into(), row, found: v[row], limit });
+            }
+            Tensor { dims, data: Data::Int(Arc::new(v.to_vec())) }
+        }
+    })
+}
+
+fn constant<F: Real>(kind: &ConstKind, ty: &Type, dims: Vec<usize>) -> Tensor<F> {
+    let count = dims.iter().product();
+    let data = match kind {
+        ConstKind::Splat(Scalar::Float(v)) => {
+            let rounded = ops::cast(&Tensor::float(vec![1], vec![F::from_f32(*v)]), ty.dtype).floats()[0];
+            Data::Float(Arc::new(vec![rounded; count]))
+        }
+        ConstKind::Splat(Scalar::Int(v)) => Data::Int(Arc::new(vec![*v; count])),
+        ConstKind::Splat(Scalar::Bool(v)) => Data::Bool(Arc::new(vec![*v; count])),
+        ConstKind::Rope { table, part } => {
+            let (mut cos, mut sin) = (vec![0.0; count], vec![0.0; count]);
+            table.fill(0, &mut cos, &mut sin);
+            Data::Narrow(Arc::new(if *part == RopePart::Cos { cos } else { sin }))
+        }
+    };
+    Tensor { dims, data }
+}

@@ -1,0 +1,422 @@
+//! The command line as `clap` sees it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A graph compiler for Llama-family models: compiles a model for this CPU, shows every decision, runs it.
+#[derive(Debug, Parser)]
+#[command(name = "llamac", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  llamac run examples/models/bard \"ROMEO:\" -n 80
+  llamac ir examples/models/bard --print-after fuse-rows
+  llamac explain examples/models/bard
+  llamac bench examples/models/bard -p 512 -n 128 --fusion none,all
+
+Results go to stdout, everything else to stderr. MODEL is a Hugging Face directory or a graph in text form (.lir).")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compile a model in memory and generate text
+    Run(RunArgs),
+    /// Print the logits of a prompt's last position and the likeliest token after each
+    Logits(LogitsArgs),
+    /// Print the graph before and after any pass, the plan, the loops or the machine code
+    Ir(IrArgs),
+    /// Show what was fused and why not, recipes, memory plan, copies and barriers
+    Explain(ExplainArgs),
+    /// Compare interpreter, unfused and fused execution
+    Verify(VerifyArgs),
+    /// Measure prefill and decode speed, and the memory bandwidth that decode reaches
+    Bench(BenchArgs),
+    /// Write a model directory with seeded random weights
+    Synth(SynthArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Where to.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+    },
+}
+
+/// The model, on every command that reads one.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// A Hugging Face directory, or a graph in text form (.lir)
+    #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
+    pub model: Option<PathBuf>,
+    /// The same as MODEL
+    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
+    pub model_flag: Option<PathBuf>,
+    /// Where a text graph's weights are: a model directory or a .safetensors file
+    #[arg(long, value_name = "PATH")]
+    pub weights: Option<PathBuf>,
+}
+
+/// Which kinds of fusion to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FusionArg {
+    /// Every primitive is a kernel of its own
+    None,
+    /// Only row kernels: norms, RoPE, softmax
+    Rows,
+    /// Only elementwise work on GEMM tiles
+    Epilogue,
+    /// Only tiled attention
+    Attention,
+    /// All three
+    All,
+}
+
+/// Number format of activations at dots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ActArg {
+    /// 32-bit floats
+    F32,
+}
+
+/// Number format of the key-value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KvArg {
+    /// 32-bit floats
+    F32,
+}
+
+/// What decides how a model is compiled.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Compiling")]
+pub struct CompileArgs {
+    /// Leave a pass out (may be repeated)
+    #[arg(long, value_name = "PASS", value_delimiter = ',')]
+    pub disable: Vec<String>,
+    /// Activations at dots
+    #[arg(long, value_enum, default_value = "f32")]
+    pub act: ActArg,
+    /// The key-value cache
+    #[arg(long, value_enum, default_value = "f32")]
+    pub kv: KvArg,
+    /// Tokens a sequence may have [default: the model's, at most 4096]
+    #[arg(short = 'c', long = "ctx", value_name = "CONTEXT")]
+    pub context: Option<usize>,
+    /// Most rows of a step [default: 512]
+    #[arg(long, value_name = "ROWS")]
+    pub chunk: Option<usize>,
+    /// Sequences that may be in the cache together [default: 1]
+    #[arg(long, value_name = "N")]
+    pub slots: Option<usize>,
+}
+
+/// `--fusion` with one value.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Compiling")]
+pub struct FusionArgs {
+    /// Which kinds of fusion to use
+    #[arg(long, value_enum, default_value = "all")]
+    pub fusion: FusionArg,
+}
+
+/// How it runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running")]
+pub struct ThreadArgs {
+    /// Threads [default: the cores this process may use]
+    #[arg(short = 't', long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
+    #[arg(long, value_name = "TIER")]
+    pub tier: Option<String>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac run examples/models/bard \"ROMEO:\" -n 80
+  llamac run -m examples/models/bard -p \"JULIET:\" -n 40 --temp 0
+  llamac run examples/models/bard --ids 2043,866,266 -n 16 --format json
+  llamac ir examples/models/bard > g.lir && llamac run g.lir --weights examples/models/bard -p \"ROMEO:\"")]
+pub struct RunArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The prompt
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
+    /// The same as PROMPT
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", conflicts_with = "prompt")]
+    pub prompt_flag: Option<String>,
+    /// Token ids in place of a prompt: `1,5,7`, or a file of little-endian u32
+    #[arg(long, value_name = "IDS|FILE")]
+    pub ids: Option<String>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long = "n-predict", value_name = "N", default_value_t = 128)]
+    pub count: usize,
+    /// Temperature; 0 takes the likeliest token always
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    pub temp: f32,
+    /// Sample among the K likeliest; 0: all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub top_k: usize,
+    /// Sample among the likeliest whose probabilities sum to P
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// The same seed gives the same text
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Go on past end tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Print a table of steps at the end
+    #[arg(long)]
+    pub profile: bool,
+    /// Output
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: RunFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// Output of `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RunFormat {
+    /// The text, as it comes
+    Text,
+    /// One JSON object: prompt_ids, ids, text, timings
+    Json,
+}
+
+/// `logits`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac logits examples/models/bard --ids 2043,866,266
+  llamac logits examples/models/bard --ids prompt.u32 --format npy > logits.npy")]
+pub struct LogitsArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Token ids: `1,5,7`, or a file of little-endian u32
+    #[arg(long, value_name = "IDS|FILE")]
+    pub ids: Option<String>,
+    /// A prompt, for a model with a tokenizer
+    #[arg(short = 'p', long, value_name = "PROMPT", conflicts_with = "ids")]
+    pub prompt: Option<String>,
+    /// Output: JSON, or the last position's logits as a NumPy file
+    #[arg(long, value_enum, default_value = "json")]
+    pub format: LogitsFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// Output of `logits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogitsFormat {
+    /// `{"logits_last": […], "argmax_per_position": […]}`
+    Json,
+    /// The last position's logits, f32
+    Npy,
+}
+
+/// `ir`.
+#[derive(Debug, Args)]
+#[command(after_help = "Without options the imported graph is printed. A printed graph can be edited and run:
+  llamac ir examples/models/bard --stop-after fuse-rows > g.lir
+  llamac run g.lir --weights examples/models/bard -p \"ROMEO:\"
+
+More examples:
+  llamac ir examples/models/bard --print-after-all
+  llamac ir examples/models/bard --stage loops
+  llamac ir examples/mlp.lir --dot | dot -Tsvg > mlp.svg")]
+pub struct IrArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Print the graph as it is before this pass
+    #[arg(long, value_name = "PASS", group = "print")]
+    pub print_before: Option<String>,
+    /// Print the graph as it is after this pass
+    #[arg(long, value_name = "PASS", group = "print")]
+    pub print_after: Option<String>,
+    /// Print the graph after every pass
+    #[arg(long, group = "print")]
+    pub print_after_all: bool,
+    /// Stop after this pass and print the graph
+    #[arg(long, value_name = "PASS", group = "print")]
+    pub stop_after: Option<String>,
+    /// Which form of the finished program to print
+    #[arg(long, value_enum, group = "print")]
+    pub stage: Option<Stage>,
+    /// Print as a DOT graph
+    #[arg(long)]
+    pub dot: bool,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// A form of the finished program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// The graph after all graph passes
+    Graph,
+    /// Steps, barriers and buffers
+    Plan,
+    /// Loop IR of every kernel
+    Loops,
+    /// Cranelift IR of every kernel
+    Clif,
+    /// Machine code of every kernel
+    Asm,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac explain examples/models/bard
+  llamac explain examples/models/bard --fusion rows --format json")]
+pub struct ExplainArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac verify examples/models/bard
+  llamac verify examples/mlp.lir")]
+pub struct VerifyArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Token ids to verify with: `1,5,7`, or a file of little-endian u32 [default: seeded]
+    #[arg(long, value_name = "IDS|FILE")]
+    pub ids: Option<String>,
+    /// Rows of the verified prefill, where no ids are given
+    #[arg(long, value_name = "N", default_value_t = 9)]
+    pub rows: usize,
+    /// Seed of absent inputs and weights
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac bench examples/models/bard
+  llamac bench examples/models/bard -p 512 -n 128 -r 5 -t 1,2 --format json
+  llamac bench examples/models/bard --fusion none,rows,epilogue,attention,all")]
+pub struct BenchArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt lengths; 0 leaves prefill out
+    #[arg(short = 'p', long = "n-prompt", value_name = "N,…", value_delimiter = ',', default_value = "512")]
+    pub prompt: Vec<usize>,
+    /// Tokens to generate; 0 leaves decode out
+    #[arg(short = 'n', long = "n-gen", value_name = "N,…", value_delimiter = ',', default_value = "128")]
+    pub generate: Vec<usize>,
+    /// Repetitions
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
+    pub repetitions: usize,
+    /// Threads, a list [default: the cores this process may use]
+    #[arg(short = 't', long, value_name = "N,…", value_delimiter = ',')]
+    pub threads: Vec<usize>,
+    /// Tokens in the cache before measuring, a list
+    #[arg(short = 'd', long = "n-depth", value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    pub depth: Vec<usize>,
+    /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
+    #[arg(long, value_name = "TIER")]
+    pub tier: Option<String>,
+    /// Kinds of fusion; several are measured in turn and compared
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    pub fusion: Vec<FusionArg>,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+}
+
+/// Output of tabular commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// A Markdown table
+    Md,
+    /// Comma-separated values
+    Csv,
+    /// One JSON array
+    Json,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// `synth`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac synth llama-3.2-1b -o /tmp/llama-1b
+  llamac synth my/config.json -o /tmp/mine --seed 7")]
+pub struct SynthArgs {
+    /// A preset (llama-3.2-1b, stories-15m, olmo2-1b) or a config.json
+    #[arg(value_name = "PRESET|CONFIG")]
+    pub what: String,
+    /// The directory to write
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// The same seed gives the same bytes
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+}
