@@ -6,13 +6,7 @@ use llamac_ir::{parse, print, verify};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn     for file in texts("verify") {
-        let valid = file.file_stem().is_some_and(|n| n.to_string_lossy().starts_with("ok_"));
-        let found = verify(&parse(&fs::read_to_string(&file).unwrap()).unwrap());
-        assert_eq!(found.is_ok(), valid, "{}: {found:?}", file.display());
-    }
-    check("verify", |text| {
-s(kind: &str) -> Vec<PathBuf> {
+fn texts(kind: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests").join(kind);
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "lir"));
@@ -52,6 +46,11 @@ fn parse_texts() {
 
 #[test]
 fn verify_texts() {
+    for file in texts("verify") {
+        let valid = file.file_stem().is_some_and(|n| n.to_string_lossy().starts_with("ok_"));
+        let found = verify(&parse(&fs::read_to_string(&file).unwrap()).unwrap());
+        assert_eq!(found.is_ok(), valid, "{}: {found:?}", file.display());
+    }
     check("verify", |text| {
         let graph = parse(text).unwrap_or_else(|e| panic!("a text to verify must be readable: {e}"));
         match verify(&graph) {

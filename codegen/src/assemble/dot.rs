@@ -7,7 +7,7 @@ use llamac_formats::Access;
 use llamac_formats::program::{AttentionWork, DotWork, GatherWork, Work};
 use llamac_ir::{DotSpec, Fusion, Inst};
 use llamac_passes::fuse_attention::attention_parts;
-use llamac_passes::layout::need::SideAxes;
+use llamac_passes::layout::SideAxes;
 use llamac_passes::plan::EntryPlan;
 
 impl Assembler {

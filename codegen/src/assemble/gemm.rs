@@ -8,9 +8,9 @@ use crate::lower::epilogue::lower_epilogue;
 use crate::lower::region::close;
 use llamac_formats::Extent;
 use llamac_formats::program::{EpilogueWork, GemmWork, Operand, Work};
-use llamac_ir::{DotSpec, Fusion, Inst, Value};
-use llamac_passes::layout::need::SideAxes;
-use llamac_passes::layout::panels::epilogue_dot;
+use llamac_ir::{DotSpec, Fusion, Value};
+use llamac_passes::layout::SideAxes;
+use llamac_passes::layout::epilogue_dot;
 use llamac_passes::plan::{EntryPlan, PlannedStep};
 
 impl Assembler {

@@ -71,8 +71,11 @@ impl Assembler {
 /// An access over fewer axes: each group of axes (outermost first), which steps evenly, becomes one.
 pub(super) fn grouped<B>(access: Access<B>, ty: &Type, groups: &[Vec<usize>]) -> Access<B> {
     let pick = |strides: &[Extent]| -> Vec<Extent> {
-        let innermost = |axes: &Vec<usize>| axes.iter().rev().find(|&&a| ty.dims[a] != Dim::Const(1)).or(axes.last());
-        groups.iter().map(|axes| innermost(axes).map_or(Extent::ZERO, |&a| strides[a])).collect()
+        let stride = |axes: &Vec<usize>| {
+            let innermost = axes.iter().rev().find(|&&a| ty.dims[a] != Dim::Const(1)).or(axes.last());
+            innermost.map_or(Extent::ZERO, |&a| strides[a])
+        };
+        groups.iter().map(stride).collect()
     };
     let strides = pick(&access.strides);
     let mut access = access;

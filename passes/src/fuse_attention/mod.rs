@@ -56,7 +56,7 @@ fn group(found: &Matched) -> Group {
     Group {
         kind: FusionKind::Attention,
         members: found.members.clone(),
-        params: [found.q, found.keys, found.values, found.slots, found.positions].into_iter().collect(),
+        params: vec![found.q, found.keys, found.values, found.slots, found.positions],
         pulls: outline::pulls_attention,
         name: |_| "attention".to_string(),
     }

@@ -16,7 +16,7 @@ use crate::refusal::Reason;
 use crate::report::Report;
 use legal::Rows;
 use llamac_ir::{FusionKind, Graph, Inst};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Runs the pass.
 ///
@@ -32,7 +32,7 @@ pub fn fuse_rows(graph: &mut Graph, _cx: &mut Context) -> Result<Report, PassErr
             .map(|members| Group {
                 kind: FusionKind::Rows,
                 members: rows.in_order(&members),
-                params: HashSet::new(),
+                params: vec![],
                 pulls: outline::pulls_all,
                 name: names::rows,
             })
