@@ -115,11 +115,9 @@ impl Model {
         llamac_ir::verify::verify(&graph)
             .map_err(|e| OpenError::Text { message: format!("{}: {e}", path.display()) })?;
         let b = graph.bounds;
-        for (option, given, has) in [
-            ("-c", sizes.context, b.tokens),
-            ("--chunk", sizes.chunk, b.rows),
-            ("--slots", sizes.slots, b.slots),
-        ] {
+        for (option, given, has) in
+            [("-c", sizes.context, b.tokens), ("--chunk", sizes.chunk, b.rows), ("--slots", sizes.slots, b.slots)]
+        {
             if let Some(found) = given.filter(|&g| g != has) {
                 let expected = format!("{has}, which {} was written for", path.display());
                 return Err(OpenError::Size { option, found, expected });

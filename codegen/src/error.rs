@@ -50,6 +50,9 @@ pub enum CodegenError {
         /// How many.
         count: usize,
     },
+    /// A weight that cannot be planned.
+    #[error(transparent)]
+    Weight(#[from] crate::pack::PackError),
     /// The code could not be made executable.
     #[error("the compiled code could not be mapped: {0}")]
     Map(String),

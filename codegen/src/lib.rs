@@ -3,7 +3,7 @@
 //! What this crate must never do: read a model file (weights come from a [`llamac_ir::TensorSource`]), run a step, or emit code
 //! that needs a relocation.
 //!
-//! Data flows: plan → [`lower`] (regions to [`loops`]) → [`emit`] (CLIF, machine code) → program and code section, which
+//! Data flows: plan → [`lower`] (regions to [`loops`]) → [`emit`] (CLIF, machine code) → [`program`] and code section, which
 //! [`jit`] maps executable; beside it [`pack`] fills the weight section from recipes.
 
 pub mod emit;
@@ -12,8 +12,11 @@ pub mod jit;
 pub mod loops;
 pub mod lower;
 pub mod pack;
+pub mod program;
 pub mod target;
 
 pub use error::CodegenError;
 pub use jit::JitCode;
+pub use pack::{PackError, WeightPlan};
+pub use program::{Compiled, Listing, Options, Stats, compile};
 pub use target::Target;

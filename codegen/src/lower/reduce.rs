@@ -237,7 +237,7 @@ impl Build<'_> {
             for r in all.iter() {
                 let current = self.reg(Ty::Element(r.kind, width), inner);
                 let x = self.demand_lanes(r.operand, &r.element(at.clone()))?;
-                let next = self.apply(ElementOp::Binary(r.op), vec![current, x], inner);
+                let next = self.apply(ElementOp::Binary(r.op), vec![x, current], inner);
                 let init = if in_lanes { r.lanes.get(copy).copied() } else { r.tail };
                 let result = self.reg(Ty::Element(r.kind, width), depth);
                 carried.push(Carried { current, init: init.unwrap_or(current), next, result });
