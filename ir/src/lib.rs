@@ -18,7 +18,11 @@ pub mod interp;
 pub mod op;
 pub mod parse;
 pub mod print;
+pub mod prng;
+#[cfg(feature = "random")]
+pub mod random;
 pub mod recipe;
+pub mod seeded;
 pub mod source;
 pub mod types;
 pub mod verify;
