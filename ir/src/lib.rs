@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod builder;
+pub mod derived;
 pub mod entity;
 pub mod graph;
 pub mod infer;
