@@ -8,6 +8,10 @@
 //! | f32, f16 | `[K][16]` | `k·16 + n` |
 //! | bf16 | `[⌈K/2⌉][16][2]` | `(k/2)·32 + n·2 + k%2` |
 //!
+//! A matrix joined from several by rows is cut into panels as a whole: output n of it is in panel n/16, whichever part it
+//! came from. Where the parts' panels alternate in memory, the segments of the GEMM say so
+//! ([`crate::program::GemmSegment`]).
+//!
 //! Outputs past N and the odd last input of bf16 are zero. Panels start at multiples of [`PANEL_ALIGN`] bytes.
 
 use crate::DType;

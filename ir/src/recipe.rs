@@ -15,10 +15,12 @@ pub enum Recipe {
         /// How many heads the rows belong to.
         heads: usize,
     },
-    /// Parts one after the other along axis 0: `concat(R, R, …)`.
+    /// Parts one after the other along axis 0: `concat(R, R, …)`. In panels it is the whole matrix that is cut into panels;
+    /// `layout` joins only parts of whole panels (N a multiple of 16), so that no panel holds rows of two parts.
     Concat(Vec<Recipe>),
     /// Parts one after the other along axis 0 as far as indices go, but in memory panel 0 of each part comes first, then
-    /// panel 1 of each, …: `interleave_panels(R, R)`. All parts have the same shape. Only for weights in panels.
+    /// panel 1 of each, …: `interleave_panels(R, R)`. All parts have the same shape, whole panels each. Only for weights in
+    /// panels, read by a paired epilogue: panel `p` of part `i` of `parts` is panel `p·parts + i` of the weight.
     InterleavePanels(Vec<Recipe>),
     /// Widened to f32 while it is packed: `widen(R)`.
     Widen(Box<Recipe>),

@@ -2,6 +2,15 @@
 //!
 //! Made by `schedule` and `plan`, proved by the checker, consumed by `codegen`.
 
+mod check;
+mod in_place;
+mod offsets;
+pub mod picture;
+mod planner;
+
+pub use check::{CheckError, check};
+pub use planner::{GEMM_ROW_BLOCK, Options, PlanError, plan, plan_with};
+
 use llamac_ir::{Graph, Inst, Value};
 use std::collections::HashMap;
 
@@ -27,8 +36,21 @@ pub struct EntryPlan {
     pub storage: HashMap<Value, Storage>,
     /// Bytes of the arena.
     pub arena_bytes: usize,
-    /// The largest sum of bytes live at once.
+    /// The largest sum of bytes live at once (buffers in whole cache lines): no arena for these steps can be smaller.
     pub arena_lower_bound: usize,
+    /// Results that took the memory of an operand.
+    pub in_place: Vec<InPlace>,
+}
+
+/// A result that took the memory of an operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InPlace {
+    /// The step (index into `steps`).
+    pub step: usize,
+    /// The result.
+    pub result: Value,
+    /// The operand, which no other step of this stretch or later reads.
+    pub operand: Value,
 }
 
 /// One step.

@@ -1,0 +1,8 @@
+//! Layout, schedule, plan and checker, on hand-made graphs, random graphs and whole models.
+
+mod check;
+mod layout;
+mod llama;
+mod meaning;
+mod plan;
+mod random;

@@ -1,0 +1,51 @@
+//! `llamac logits`: what the model says after a prompt.
+
+use super::args::{LogitsArgs, LogitsFormat};
+use super::setup::{self, Ready};
+use super::{Result, failure, ids, npy, output, run};
+use llamac_runtime::argmax;
+use llamac_runtime::text::Tokenizer;
+use serde_json::json;
+use std::process::ExitCode;
+
+/// Rows scored in one step.
+const OUTPUTS: usize = 32;
+
+/// Prints the last position's logits and the likeliest token after every position.
+pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
+    let given = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
+    let options = setup::options(args.fusion.fusion, &args.compile)?;
+    let model = setup::open(&args.model, &args.compile, Some(OUTPUTS))?;
+    let vocab = run::vocabulary(&model);
+    let prompt = match (given, &args.prompt) {
+        (Some(ids), _) => ids,
+        (None, Some(text)) if text.is_empty() => return Err(failure("the prompt is empty: give some text, or --ids")),
+        (None, Some(text)) => {
+            let tokenizer = match (model.tokenizer(), vocab) {
+                (Some(path), Some(vocab)) => Some(Tokenizer::from_file(&path, vocab)?),
+                _ => None,
+            };
+            run::encode(text, &model, tokenizer.as_ref())?
+        }
+        (None, None) => return Err(failure("nothing to compute: give token ids with --ids, or a prompt with -p")),
+    };
+    run::check_prompt(&prompt, vocab, model.graph.bounds.tokens)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    let mut generator = setup::generator(&model, session)?;
+    let mut likeliest = Vec::with_capacity(prompt.len());
+    let mut last = vec![];
+    generator.score(0, &prompt, |i, logits| {
+        likeliest.push(argmax(logits));
+        if i + 1 == prompt.len() {
+            last = logits.to_vec();
+        }
+    })?;
+    match args.format {
+        LogitsFormat::Json => {
+            let all = json!({ "logits_last": last, "argmax_per_position": likeliest });
+            output::print(&format!("{all}\n"))?;
+        }
+        LogitsFormat::Npy => output::write_bytes(&npy::f32_array(&last))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,42 @@
+//! A progress bar on stderr, where that is a terminal and the work takes long enough to wonder.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+
+/// Below this many bytes no bar is shown: the work is done before it could be read.
+const WORTH_SHOWING: usize = 256 << 20;
+
+/// A bar over bytes.
+pub struct Progress {
+    bar: ProgressBar,
+    what: &'static str,
+}
+
+impl Progress {
+    /// A bar that shows nothing until it is told how much there is to do.
+    pub fn new(what: &'static str) -> Progress {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Progress { bar, what }
+    }
+
+    /// So many bytes of so many are done.
+    pub fn update(&mut self, done: usize, all: usize) {
+        if self.bar.length().is_none() {
+            self.bar.set_length(all as u64);
+            if all >= WORTH_SHOWING && std::io::stderr().is_terminal() {
+                if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
+                    self.bar.set_style(style);
+                }
+                self.bar.set_message(self.what);
+                self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            }
+        }
+        self.bar.set_position(done as u64);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

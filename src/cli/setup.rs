@@ -1,0 +1,116 @@
+//! From options to an opened model and a session: what the subcommands share.
+
+use super::args::{ActArg, CompileArgs, FusionArg, KvArg, ModelArgs, ThreadArgs};
+use super::progress::Progress;
+use super::{Result, failure, warn};
+use llamac::compile::{self, Compiled};
+use llamac::model::{Model, Sizes};
+use llamac_passes::{FusionSet, Options};
+use llamac_runtime::{Generator, Pool, Session, Tier, machine};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Opens the model that the options name.
+pub fn open(args: &ModelArgs, compile: &CompileArgs, outputs: Option<usize>) -> Result<Model> {
+    let path = args.model.as_deref().or(args.model_flag.as_deref()).unwrap_or(Path::new(""));
+    let sizes = Sizes { context: compile.context, chunk: compile.chunk, slots: compile.slots, outputs };
+    let model = Model::open(path, args.weights.as_deref(), &sizes)?;
+    for warning in &model.warnings {
+        warn(warning);
+    }
+    Ok(model)
+}
+
+/// The passes' switches.
+pub fn options(fusion: FusionArg, args: &CompileArgs) -> Result<Options> {
+    let set = match fusion {
+        FusionArg::None => FusionSet::None,
+        FusionArg::Rows => FusionSet::Rows,
+        FusionArg::Epilogue => FusionSet::Epilogue,
+        FusionArg::Attention => FusionSet::Attention,
+        FusionArg::All => FusionSet::All,
+    };
+    let mut options = Options::fusing(set);
+    // One value each today: named so that a second cannot be forgotten here.
+    let (ActArg::F32, KvArg::F32) = (args.act, args.kv);
+    for name in &args.disable {
+        options = options.disable(name)?;
+    }
+    Ok(options)
+}
+
+/// The tier asked for, or the best of this machine.
+pub fn tier(name: Option<&str>) -> Result<Tier> {
+    let Some(name) = name else { return Ok(Tier::detect()) };
+    let all: Vec<&str> = Tier::ALL.iter().map(|t| t.name()).collect();
+    let tier = Tier::from_name(name)
+        .ok_or_else(|| failure(format!("--tier: found {name:?}, expected one of {}", all.join(", "))))?;
+    if !tier.available() {
+        return Err(failure(format!("--tier {name}: this CPU ({}) does not have it", machine::processor())));
+    }
+    Ok(tier)
+}
+
+/// So many threads.
+pub fn pool(threads: Option<usize>) -> Result<Arc<Pool>> {
+    const MOST: usize = 1024;
+    let threads = match threads {
+        None => machine::default_threads(),
+        Some(n @ 1..=MOST) => n,
+        Some(n) => return Err(failure(format!("-t: found {n}, expected 1 to {MOST} threads"))),
+    };
+    Ok(Arc::new(Pool::new(threads).map_err(compile::CompileError::Threads)?))
+}
+
+/// A model compiled and ready to run.
+pub struct Ready {
+    /// What was compiled.
+    pub compiled: Compiled,
+    /// Running.
+    pub session: Session,
+    /// Packing the weights.
+    pub load: Duration,
+}
+
+/// Compiles a model, packs its weights and opens a session; warns of weights that are no numbers.
+pub fn ready(model: &Model, options: &Options, threads: &ThreadArgs) -> Result<Ready> {
+    let tier = tier(threads.tier.as_deref())?;
+    let pool = pool(threads.threads)?;
+    let compiled = compile::compile(model.graph.clone(), options)?;
+    let start = Instant::now();
+    let mut progress = Progress::new("packing weights");
+    let (weights, report) =
+        compile::pack_weights(&compiled, model, pool.threads(), &mut |done, all| progress.update(done, all))?;
+    drop(progress);
+    warn_of_numbers(model, &report);
+    let load = start.elapsed();
+    let session = compile::session(&compiled, weights, pool, tier)?;
+    Ok(Ready { compiled, session, load })
+}
+
+/// Names the tensors that hold NaN or infinities.
+pub fn warn_of_numbers(model: &Model, report: &llamac_codegen::pack::PackReport) {
+    for bad in &report.not_finite {
+        warn(format!(
+            "{}: tensor {:?} holds {} NaN and {} infinite values: what is computed from it cannot be right",
+            model.path.display(),
+            bad.tensor,
+            bad.nan,
+            bad.infinite
+        ));
+    }
+}
+
+/// A session as a language model's generator.
+pub fn generator(model: &Model, session: Session) -> Result<Generator> {
+    if !model.is_language_model() {
+        return Err(failure(format!(
+            "{}: the graph {:?} is no language model (inputs tokens, positions, slots, outputs; output logits): use \
+             `llamac verify`",
+            model.path.display(),
+            model.name
+        )));
+    }
+    Ok(Generator::new(session)?)
+}
