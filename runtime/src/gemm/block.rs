@@ -42,8 +42,10 @@ pub(super) struct Tile {
     pub(super) row_stride: usize,
     /// Whether the sums start at 0 (and not at what they are).
     pub(super) fresh: bool,
-    /// What is wanted next; a line of it is asked for with every input.
-    pub(super) next: *const u8,
+    /// What is wanted next: with every input, the line at this address, which then moves on by so many bytes.
+    pub(super) next: (*const u8, usize),
+    /// What is wanted after that, likewise.
+    pub(super) later: (*const u8, usize),
 }
 
 /// `sums += a · b` over one block of inputs, in the order of the inputs.
@@ -54,7 +56,8 @@ impl<const ROWS: usize, const PANELS: usize> Kernel for Multiply<ROWS, PANELS> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Tile { mut a, mut b, panel_step, depth, sums: out, row_stride, fresh, mut next } = self.0;
+        let Tile { mut a, mut b, panel_step, depth, sums: out, row_stride, fresh, next, later } = self.0;
+        let (mut next, mut later) = (next, later);
         let vectors = PANEL_WIDTH / S::LANES;
         // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
         unsafe {
@@ -76,8 +79,10 @@ impl<const ROWS: usize, const PANELS: usize> Kernel for Multiply<ROWS, PANELS> {
             }
             let mut i = 0;
             while i < depth {
-                S::prefetch(next);
-                next = next.wrapping_add(64);
+                S::prefetch_far(next.0);
+                S::prefetch_far(later.0);
+                next.0 = next.0.wrapping_add(next.1);
+                later.0 = later.0.wrapping_add(later.1);
                 let mut weights = [[S::zero(); 4]; PANELS];
                 let mut p = 0;
                 while p < PANELS {

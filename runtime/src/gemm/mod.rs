@@ -14,7 +14,7 @@ use crate::tiers::Tier;
 use llamac_formats::program::{KernelArgs, Tile};
 use llamac_formats::{DType, PANEL_WIDTH};
 use pack::RowBlocks;
-use weights::panel_bytes;
+use weights::{offset_of_input, panel_bytes};
 
 /// A compiled epilogue.
 pub type EpilogueFn = unsafe extern "C" fn(*const KernelArgs, *const Tile);
@@ -82,7 +82,7 @@ const STREAM_ROWS: usize = 24;
 const TASK_ROWS: usize = 512;
 
 /// Panels of a task that has many rows.
-const TASK_PANELS: usize = 4;
+const TASK_PANELS: usize = 8;
 
 /// f32 elements of a cache line, at which the scratch begins: vectors across two lines are loaded twice.
 const ALIGN: usize = 16;
@@ -307,30 +307,47 @@ unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: Row
                     }
                     panel += 1;
                 }
-                for block in first..last {
-                    let (row, rows) = blocks.block(block);
-                    let mut panel = 0;
-                    while panel < count {
-                        let width = wide.min(count - panel);
+                let mut panel = 0;
+                // Panels outside, rows inside: the panels of a register tile stay in the first-level cache.
+                while panel < count {
+                    let width = wide.min(count - panel);
+                    for block in first..last {
+                        let (row, rows) = blocks.block(block);
+                        // What comes next are the next rows; what comes after that, the next inputs of these panels.
+                        let (next_row, next_k) =
+                            if block + 1 < last { (row + rows, k) } else { (first_row, k + depth) };
+                        let (_, next_rows) = blocks.block(next_row / blocks.rows);
+                        let later = block - first;
                         // SAFETY: the caller vouches for the rows; sums and panels lie in the scratch.
                         unsafe {
                             let b = from[panel];
                             let sums = scratch.add(s * sums_of_segment + (row - first_row) * row_stride);
-                            let a = a.add(row * args.k + k * rows);
+                            let at = a.add(row * args.k + k * rows);
                             let tile = block::Tile {
-                                a,
+                                a: at,
                                 b,
                                 panel_step: if width > 1 { from[panel + 1].offset_from(b) as usize } else { 0 },
                                 depth,
                                 sums: sums.add(panel * PANEL_WIDTH),
                                 row_stride,
                                 fresh: k == 0,
-                                next: a.wrapping_add(args.k * rows).cast(),
+                                next: if next_k < args.k {
+                                    (a.add(next_row * args.k + next_k * next_rows).cast(), 4 * rows)
+                                } else {
+                                    (at.cast(), 0)
+                                },
+                                later: if later < width && k + depth < args.k {
+                                    let (at, _) = args.panel(segment, columns.begin + panel + later);
+                                    let input = offset_of_input(segment.dtype, 1);
+                                    (at.add((k + depth) * input), input)
+                                } else {
+                                    (at.cast(), 0)
+                                },
                             };
                             block::multiply(args.tier, rows, width, tile);
                         }
-                        panel += width;
                     }
+                    panel += width;
                 }
             }
         }
