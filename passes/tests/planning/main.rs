@@ -6,3 +6,4 @@ mod llama;
 mod meaning;
 mod plan;
 mod random;
+mod schedule;
