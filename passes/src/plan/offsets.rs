@@ -184,7 +184,7 @@ mod tests {
             let bound = lower_bound(&items).expect("small");
             let packing = pack(&items, bound);
             for (i, a) in items.iter().enumerate() {
-                assert!(packing.offsets[i] % ALIGN == 0 && packing.offsets[i] + a.bytes <= packing.bytes);
+                assert!(packing.offsets[i].is_multiple_of(ALIGN) && packing.offsets[i] + a.bytes <= packing.bytes);
                 for (j, b) in items.iter().enumerate().take(i) {
                     let apart = a.last < b.first || b.last < a.first;
                     let (x, y) = (packing.offsets[i], packing.offsets[j]);
