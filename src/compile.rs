@@ -5,7 +5,7 @@ use llamac_codegen::pack::{PackError, PackReport, pack};
 use llamac_codegen::{CodegenError, Target};
 use llamac_ir::Graph;
 use llamac_passes::manager::{Finished, PassError, When};
-use llamac_passes::plan::{Plan, PlanError, plan_with};
+use llamac_passes::plan::{self, Plan, PlanError, plan_with};
 use llamac_passes::{Options, pipeline};
 use llamac_runtime::{Executable, LoadError, OpenError, Pool, Region, Session, Tier};
 use std::ops::ControlFlow;
@@ -70,8 +70,8 @@ pub fn run_passes(
 pub fn compile(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
-    let plan = plan_with(&graph, options.plan())?;
-    let code = llamac_codegen::compile(&plan, &llamac_codegen::Options::new(&graph.name, options, Target::Native))?;
+    let plan = plan_with(&graph, plan::Options::default())?;
+    let code = llamac_codegen::compile(&graph, &plan, &llamac_codegen::Options::new(options, Target::Native))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
@@ -114,6 +114,6 @@ struct Kernels(llamac_codegen::JitCode);
 // generated with the signatures that the program's steps state and reach memory through their arguments alone.
 unsafe impl llamac_runtime::Code for Kernels {
     fn address(&self, kernel: usize) -> *const u8 {
-        self.0.address(kernel)
+        self.0.addresses()[kernel]
     }
 }

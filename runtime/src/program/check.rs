@@ -8,8 +8,14 @@ use llamac_formats::program::{Entry, Operand, PortInfo, Program, WeightInfo, Wor
 use llamac_formats::{Bounds, DType, Extent, PanelLayout, Sym};
 use std::collections::HashSet;
 
-/// The largest value of a dynamic dimension: positions, slots and rows are `i32` in memory.
-const MOST_ROWS: usize = i32::MAX as usize;
+/// The most rows, outputs and slots: a session keeps a few words for each.
+const MOST_ROWS: usize = 1 << 20;
+
+/// The most tokens: positions are `i32` in memory.
+const MOST_TOKENS: usize = i32::MAX as usize;
+
+/// The most scratch of a kernel, bytes.
+const MOST_SCRATCH: usize = i32::MAX as usize;
 
 /// Checks a whole program and finds the ports that say which row is which.
 pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Result<RowPorts, LoadError> {
@@ -31,11 +37,15 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
         let empty = Fault::Mismatch { what: "their number".into(), found: "0".into(), expected: "at least 1".into() };
         return Err(fault("entries".to_owned())(empty));
     }
+    let rows = row_ports(program);
+    // Where they are not good, the steps that read them are refused first, for that says more.
+    let outputs = named(program, "outputs", Sym::Outputs);
+    let ports = rows.as_ref().copied().unwrap_or(RowPorts { outputs, ..RowPorts::default() });
     let mut calls = vec![None; program.kernels.len()];
     for entry in &program.entries {
         let place = format!("entry {}", entry.name);
         frame(program, entry).map_err(fault(place.clone()))?;
-        let ground = Ground { program, entry, sizes: entry.bounds.sizes() };
+        let ground = Ground { program, entry, ports, sizes: entry.bounds.sizes() };
         for (i, step) in entry.steps.iter().enumerate() {
             let checked = ground.step(&step.work, &mut calls);
             checked.map_err(fault(format!("{place}, step {i} ({})", step.name)))?;
@@ -45,15 +55,16 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
         if calls[kernel].is_some() && code.address(kernel).is_null() {
             return Err(fault("kernels".to_owned())(Fault::NoCode { kernel, name: info.name.clone() }));
         }
-        if info.scratch > MOST_ROWS {
+        if info.scratch > MOST_SCRATCH {
             return Err(fault(format!("kernel {kernel}"))(overflow("its scratch")));
         }
     }
-    row_ports(program).map_err(fault("inputs".to_owned()))
+    rows.map_err(fault("inputs".to_owned()))
 }
 
 fn bounds(found: &Bounds, within: Option<&Bounds>) -> Result<(), Fault> {
-    let most = |f: fn(&Bounds) -> usize| within.map_or(MOST_ROWS, f);
+    const MOST: Bounds = Bounds { rows: MOST_ROWS, outputs: MOST_ROWS, tokens: MOST_TOKENS, slots: MOST_ROWS };
+    let most = |f: fn(&Bounds) -> usize| f(within.unwrap_or(&MOST));
     for (what, size, most) in [
         ("the most rows S", found.rows, most(|b| b.rows)),
         ("the most outputs R", found.outputs, most(|b| b.outputs)),
@@ -132,21 +143,24 @@ fn frame(program: &Program, entry: &Entry) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The `i32` input of this name and length.
+fn named(program: &Program, name: &str, sym: Sym) -> Option<usize> {
+    let fits = |p: &PortInfo| p.name == name && p.dtype == DType::I32 && p.dims == [Extent::sym(sym)];
+    program.inputs.iter().position(fits)
+}
+
 /// The inputs with each row's position and slot are those that the attention steps read; where there are none, they go
 /// by their names. The rows whose outputs are wanted go by their name.
 fn row_ports(program: &Program) -> Result<RowPorts, Fault> {
-    let named = |name: &str, sym: Sym| {
-        let fits = |p: &PortInfo| p.name == name && p.dtype == DType::I32 && p.dims == [Extent::sym(sym)];
-        program.inputs.iter().position(fits)
-    };
     let steps = program.entries.iter().flat_map(|e| &e.steps);
     let mut attention = steps.filter_map(|s| match &s.work {
         Work::Attention(work) => Some((work.positions, work.slots)),
         _ => None,
     });
-    let outputs = named("outputs", Sym::Outputs);
+    let outputs = named(program, "outputs", Sym::Outputs);
     let Some(first) = attention.next() else {
-        return Ok(RowPorts { positions: named("positions", Sym::Rows), slots: named("slots", Sym::Rows), outputs });
+        let row = |name| named(program, name, Sym::Rows);
+        return Ok(RowPorts { positions: row("positions"), slots: row("slots"), outputs });
     };
     if let Some(other) = attention.find(|other| *other != first) {
         return Err(Fault::Mismatch {
@@ -156,7 +170,7 @@ fn row_ports(program: &Program) -> Result<RowPorts, Fault> {
         });
     }
     let row = |operand: Operand| match operand {
-        Operand::Input(i) if program.inputs[i].dims == [Extent::sym(Sym::Rows)] => Ok(Some(i)),
+        Operand::Input(i) if program.inputs.get(i).is_some_and(|p| p.dims == [Extent::sym(Sym::Rows)]) => Ok(Some(i)),
         _ => Err(Fault::Mismatch {
             what: "the positions or slots of the attention steps".to_owned(),
             found: super::reach::name(operand),

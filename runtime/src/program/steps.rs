@@ -56,8 +56,9 @@ impl Ground<'_> {
 
     fn rows(&self, work: &RowsWork, calls: &mut [Option<Call>]) -> Result<(), Fault> {
         self.kernel(work.kernel, Call::Rows, calls, &work.operands, &work.scalars)?;
-        self.value("the number of rows", work.count)?;
-        at_least_one("the grain", work.grain)
+        let count = self.value("the number of rows", work.count)?;
+        at_least_one("the grain", work.grain)?;
+        countable("the number of rows over the grain", count.div_ceil(work.grain))
     }
 
     /// A weight in panels: `[N, K]` with these K.
@@ -106,7 +107,7 @@ impl Ground<'_> {
             n = n.checked_add(segment.n).ok_or_else(|| overflow("N"))?;
         }
         let a = self.access("the activations", &work.a, &[m, work.k])?;
-        expect_extent("the stride of k", work.a.strides[1], Extent::ONE)?;
+        expect_unit("the stride of k", work.a.strides[1], work.k)?;
         for indirect in &work.a.indirects {
             expect_extent("the stride of k in an index", indirect.strides[1], Extent::ZERO)?;
         }
@@ -166,6 +167,7 @@ impl Ground<'_> {
         let axes = dims.len();
         let (m, n, k) = (self.value("M", work.m)?, self.value("N", work.n)?, self.value("K", work.k)?);
         at_least_one("K", k)?;
+        countable("the number of results", product(dims.iter().copied().chain([m, n])).unwrap_or(usize::MAX))?;
         dims.extend([m, k]);
         let lhs = self.access("the left side", &work.lhs, &dims)?;
         dims[axes] = n;
@@ -218,8 +220,8 @@ impl Ground<'_> {
         let q = self.access("the queries", &work.q, &dims)?;
         self.writable("the result", work.out.base)?;
         let out = self.access("the result", &work.out, &dims)?;
-        expect_extent("the last stride of the queries", work.q.strides[3], Extent::ONE)?;
-        expect_extent("the last stride of the result", work.out.strides[3], Extent::ONE)?;
+        expect_unit("the last stride of the queries", work.q.strides[3], work.head_dim)?;
+        expect_unit("the last stride of the result", work.out.strides[3], work.head_dim)?;
         for access in [&work.q, &work.out] {
             for indirect in &access.indirects {
                 expect_extent("the last stride of an index", indirect.strides[3], Extent::ZERO)?;
@@ -262,6 +264,20 @@ fn at_least_one(what: &str, found: usize) -> Result<(), Fault> {
         });
     }
     Ok(())
+}
+
+/// Tasks are numbered in 32 bits.
+fn countable(what: &str, found: usize) -> Result<(), Fault> {
+    if u32::try_from(found).is_err() {
+        let expected = format!("at most {}", u32::MAX);
+        return Err(Fault::Mismatch { what: what.to_owned(), found: found.to_string(), expected });
+    }
+    Ok(())
+}
+
+/// The stride of an axis that is read in one piece; of a single element it does not matter.
+fn expect_unit(what: &str, found: Extent, size: usize) -> Result<(), Fault> {
+    if size == 1 { Ok(()) } else { expect_extent(what, found, Extent::ONE) }
 }
 
 fn expect_extent(what: &str, found: Extent, expected: Extent) -> Result<(), Fault> {

@@ -1,0 +1,481 @@
+//! Row kernels: which axes are rows, which sweeps a row takes, what is stored in the last of them.
+
+use super::Lowered;
+use super::affine::{Affine, Var};
+use super::analyse::inserted;
+use super::build::{Build, Kept, Operand};
+use super::expand::{Key, Node, extents, fetch};
+use super::reduce::{Keep, stages};
+use super::region::Closed;
+use crate::error::{CodegenError, Result};
+use crate::loops::{Expr, Index, Kernel, Kind, LANES, Reg, Space, Ty};
+use llamac_formats::Extent;
+use llamac_ir::{Op, Type, Value};
+
+/// A result of the step, as elements to store.
+struct Sink {
+    /// Which result.
+    result: usize,
+    /// The elements.
+    value: Value,
+    /// Their axes.
+    dims: Vec<Extent>,
+    /// The type of the memory.
+    ty: Type,
+    /// Slots and positions, where the result is a written state.
+    write: Option<(Value, Value)>,
+}
+
+/// An axis of the row space or of a sweep.
+#[derive(Clone, Debug)]
+enum Axis {
+    /// Of extent 1.
+    Unit,
+    /// A row variable.
+    Row(Affine),
+}
+
+/// Lowers a region without a dot to a row kernel.
+///
+/// # Errors
+/// If the region holds what no row kernel does.
+pub fn lower_rows(closed: &Closed) -> Result<Lowered> {
+    let sinks = sinks(closed)?;
+    let mut b = Build::new(closed);
+    let space = row_space(&mut b, &sinks)?;
+    let row = b.reg(Ty::Index, 0);
+    let (prefix, count) = decompose(&mut b, row, &sinks[0].dims, &space)?;
+    let groups = group(&sinks, space.rank);
+    let scratch = reductions(&mut b, &sinks, &groups, &prefix)?;
+    let mut work = 0usize;
+    for members in &groups {
+        let inner = store(&mut b, &sinks, members, &prefix, space.block)?;
+        work = work.saturating_add(inner);
+    }
+    let (body, buffers, tys) = b.finish();
+    let (operands, buffers) = buffers.into_iter().unzip();
+    let mut kernel = Kernel { buffers, syms: vec![], scratch, space: Space::Rows { row }, body, tys };
+    kernel.collect_syms();
+    Ok(Lowered { kernel, operands, count, work })
+}
+
+fn sinks(closed: &Closed) -> Result<Vec<Sink>> {
+    let g = &closed.graph;
+    let mut sinks = vec![];
+    for (result, (_, output)) in g.outputs().iter().enumerate() {
+        let inst = g.def(*output);
+        let (value, write) = match (g.op(inst), g.operands(inst)) {
+            (Op::StateWrite, &[_, rows, slots, positions]) => (rows, Some((slots, positions))),
+            _ => (*output, None),
+        };
+        sinks.push(Sink { result, value, dims: extents(g.ty(value)), ty: g.ty(*output).clone(), write });
+    }
+    if sinks.is_empty() {
+        return Err(CodegenError::Region { at: closed.at.clone(), what: "a kernel without results".into() });
+    }
+    Ok(sinks)
+}
+
+/// The row space: how many leading axes of the results are rows, and whether the last axis is cut in blocks besides.
+struct RowSpace {
+    rank: usize,
+    block: Option<u64>,
+}
+
+/// Rank without trailing axes of extent 1.
+fn effective_rank(dims: &[Extent]) -> usize {
+    dims.iter().rposition(|d| *d != Extent::ONE).map_or(0, |i| i + 1)
+}
+
+/// The longest common prefix of axes such that a row computes its own reductions and no others, and every concat joins
+/// elements within a row.
+fn row_space(b: &mut Build<'_>, sinks: &[Sink]) -> Result<RowSpace> {
+    let first = &sinks[0].dims;
+    let mut rank = first.len();
+    for s in sinks {
+        rank = rank.min(s.dims.iter().zip(first).take_while(|(a, b)| a == b).count());
+    }
+    let axes: Vec<Var> = first[..rank].iter().map(|&d| b.var(d)).collect();
+    let (mut reduces, mut chooses) = (false, false);
+    for s in sinks {
+        let mut index: Vec<Affine> = axes.iter().map(|&v| Affine::var(v)).collect();
+        for &d in &s.dims[rank..] {
+            index.push(Affine::var(b.var(d)));
+        }
+        let mut limit = rank;
+        b.visit(&[(s.value, index)], &mut |b, _, node| {
+            match node {
+                Node::Reduce { axis, operand, index, .. } => {
+                    reduces = true;
+                    let own = axes.iter().rposition(|&v| index.iter().any(|i| i.uses(v))).map_or(0, |i| i + 1);
+                    limit = limit.min(own);
+                    if axis + 1 != b.closed.graph.ty(*operand).rank()
+                        && let Some(last) = index.last()
+                        && let Some(lane) = axes.iter().rposition(|&v| last.uses(v))
+                    {
+                        limit = limit.min(lane);
+                    }
+                }
+                Node::Choose { at, .. } => {
+                    chooses = true;
+                    if let Some(joined) = axes.iter().position(|&v| at.uses(v)) {
+                        limit = limit.min(joined);
+                    }
+                }
+                _ => {}
+            }
+            true
+        })?;
+        rank = rank.min(limit);
+    }
+    let longest = sinks.iter().map(|s| effective_rank(&s.dims)).max().unwrap_or(0);
+    if !reduces {
+        rank = rank.min(longest.saturating_sub(1));
+    }
+    // Long rows of independent elements are cut, so that one row of a decode step is shared by all threads.
+    let alike = sinks.iter().all(|s| s.dims == *first);
+    let block = match first.last().and_then(|d| d.as_constant()) {
+        Some(n) if alike && !reduces && !chooses && longest == first.len() && rank + 1 == longest && n >= 1024 => {
+            (16..=64).rev().map(|k| k * 16).find(|k| n % k == 0)
+        }
+        _ => None,
+    };
+    Ok(RowSpace { rank, block })
+}
+
+/// Splits the flattened row into its axes.
+fn decompose(b: &mut Build<'_>, row: Reg, dims: &[Extent], space: &RowSpace) -> Result<(Vec<Axis>, Extent)> {
+    let mut sizes: Vec<Extent> = dims[..space.rank].to_vec();
+    if let (Some(block), Some(n)) = (space.block, dims.last().and_then(|d| d.as_constant())) {
+        sizes.push(Extent::constant(n / block));
+    }
+    let count = sizes.iter().fold(Extent::ONE, |a, &e| a.times(e));
+    let mut axes = vec![Axis::Unit; sizes.len()];
+    let mut rest = row;
+    let mut left = sizes.iter().filter(|e| **e != Extent::ONE).count();
+    for (axis, &size) in axes.iter_mut().zip(&sizes).rev() {
+        if size == Extent::ONE {
+            continue;
+        }
+        left -= 1;
+        let reg = if left == 0 {
+            rest
+        } else {
+            let reg = b.emit(0, Ty::Index, Expr::Remainder(Index::reg(rest), size));
+            rest = b.emit(0, Ty::Index, Expr::Quotient(Index::reg(rest), size));
+            reg
+        };
+        let var = b.var(size);
+        b.bind(var, reg);
+        *axis = Axis::Row(Affine::var(var));
+    }
+    Ok((axes, count))
+}
+
+fn prefix_index(prefix: &[Axis], rank: usize) -> Vec<Affine> {
+    prefix[..rank]
+        .iter()
+        .map(|a| match a {
+            Axis::Unit => Affine::default(),
+            Axis::Row(affine) => affine.clone(),
+        })
+        .collect()
+}
+
+/// Sinks with equal axes past the row space share their sweep.
+fn group(sinks: &[Sink], rank: usize) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = vec![];
+    for (i, s) in sinks.iter().enumerate() {
+        match groups.iter_mut().find(|g| sinks[g[0]].dims[rank..] == s.dims[rank..]) {
+            Some(g) => g.push(i),
+            None => groups.push(vec![i]),
+        }
+    }
+    groups
+}
+
+/// A sweep over a row, for analysis.
+struct Sweep {
+    extent: Extent,
+    roots: Vec<Key>,
+    reductions: Vec<Key>,
+    level: usize,
+}
+
+/// Emits the reductions that belong to the row, those of one level and extent in one sweep; returns the scratch bytes of
+/// rows kept for later sweeps.
+fn reductions(b: &mut Build<'_>, sinks: &[Sink], groups: &[Vec<usize>], prefix: &[Axis]) -> Result<usize> {
+    let rank = sinks[0].dims.len().min(prefix.len());
+    let rank = groups.iter().flatten().fold(rank, |r, &i| r.min(sinks[i].dims.len()));
+    let mut roots: Vec<Key> = vec![];
+    for s in sinks {
+        let mut index = prefix_index(prefix, rank);
+        let inner = &s.dims[rank..];
+        let wide = inner.iter().filter(|d| **d != Extent::ONE).count();
+        for &d in inner {
+            index.push(if d == Extent::ONE {
+                Affine::default()
+            } else if wide == 1 {
+                Affine::var(b.sweep_var(d, &[]))
+            } else {
+                Affine::var(b.var(d))
+            });
+        }
+        roots.push((s.value, index));
+    }
+    let mut sweeps: Vec<Sweep> = vec![];
+    levels(b, &roots, &mut sweeps)?;
+    sweeps.sort_by_key(|s| s.level);
+    // A row of heavy elements that a later sweep needs again is kept.
+    let mut keeps: Vec<Vec<Keep>> = sweeps.iter().map(|_| vec![]).collect();
+    let mut bytes = 0usize;
+    for later in 1..=sweeps.len() {
+        let needs = if later < sweeps.len() { sweeps[later].roots.clone() } else { roots.clone() };
+        let candidates = candidates(b, &sweeps[..later])?;
+        let mut wanted: Vec<(usize, Kept)> = vec![];
+        b.visit(&needs, &mut |b, key, node| {
+            if matches!(node, Node::Reduce { index, .. } if b.is_row_level(index)) {
+                return false;
+            }
+            match candidates.iter().find(|(_, kept)| kept.matches(key)) {
+                Some(hit) => {
+                    wanted.push(hit.clone());
+                    false
+                }
+                None => true,
+            }
+        })?;
+        for (at, mut kept) in wanted {
+            if keeps[at].iter().any(|k| k.kept.key == kept.key) {
+                continue;
+            }
+            kept.offset = bytes;
+            let n = sweeps[at].extent.value(&b.ranges.bounds.sizes());
+            bytes = bytes.saturating_add(n.saturating_mul(4).next_multiple_of(64));
+            let kind = Kind::of(b.closed.graph.ty(kept.key.0).dtype);
+            keeps[at].push(Keep { kept, kind });
+        }
+    }
+    for (sweep, keep) in sweeps.iter().zip(&keeps) {
+        b.reduce(&sweep.reductions, keep)?;
+    }
+    Ok(bytes)
+}
+
+/// Elements of earlier sweeps that are worth keeping.
+fn candidates(b: &mut Build<'_>, sweeps: &[Sweep]) -> Result<Vec<(usize, Kept)>> {
+    let mut found = vec![];
+    for (at, sweep) in sweeps.iter().enumerate() {
+        let var = b.sweep_var(sweep.extent, &[]);
+        let mut keys = vec![];
+        b.visit(&sweep.roots, &mut |b, key, node| {
+            if matches!(node, Node::Reduce { index, .. } if b.is_row_level(index)) {
+                return false;
+            }
+            if matches!(node, Node::Apply(..)) {
+                keys.push(key.clone());
+            }
+            true
+        })?;
+        for key in keys {
+            let mut heavy = false;
+            b.visit(std::slice::from_ref(&key), &mut |b, _, node| {
+                if let Node::Apply(op, _) = node {
+                    heavy |= op.is_heavy();
+                }
+                !matches!(node, Node::Reduce { index, .. } if b.is_row_level(index))
+            })?;
+            let row = Affine::var(var);
+            let along: Vec<usize> = (0..key.1.len()).filter(|&i| key.1[i].uses(var)).collect();
+            if let (true, &[position]) = (heavy, along.as_slice())
+                && key.1[position] == row
+                && b.closed.graph.ty(key.0).dims[position].extent() == sweep.extent
+            {
+                found.push((at, Kept { key, position, offset: 0 }));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Collects the row's reductions that `roots` need; returns one more than their highest level.
+fn levels(b: &mut Build<'_>, roots: &[Key], sweeps: &mut Vec<Sweep>) -> Result<usize> {
+    let mut needed: Vec<(Key, Vec<Affine>, usize, Value)> = vec![];
+    b.visit(roots, &mut |b, key, node| match node {
+        Node::Reduce { axis, operand, index, .. } if b.is_row_level(index) => {
+            needed.push((key.clone(), index.clone(), *axis, *operand));
+            false
+        }
+        _ => true,
+    })?;
+    let mut next = 0;
+    for (key, index, axis, operand) in needed {
+        if let Some(known) = sweeps.iter().find(|s| s.reductions.contains(&key)) {
+            next = next.max(known.level + 1);
+            continue;
+        }
+        let extent = b.closed.graph.ty(operand).dims[axis].extent();
+        let var = b.sweep_var(extent, &[]);
+        let root = (operand, inserted(&index, axis, var));
+        let level = levels(b, std::slice::from_ref(&root), sweeps)?;
+        next = next.max(level + 1);
+        match sweeps.iter_mut().find(|s| s.level == level && s.extent == extent) {
+            Some(s) => {
+                s.roots.push(root);
+                s.reductions.push(key);
+            }
+            None => sweeps.push(Sweep { extent, roots: vec![root], reductions: vec![key], level }),
+        }
+    }
+    Ok(next)
+}
+
+/// The part of a sweep that one joint body covers: per inner axis where it starts and how long it is.
+type Piece = Vec<(i64, Extent)>;
+
+/// Emits the sweep that stores the results `members`; returns the elements of a row at the bounds.
+fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], block: Option<u64>) -> Result<usize> {
+    let rank = prefix.len() - usize::from(block.is_some());
+    let dims = sinks[members[0]].dims[rank..].to_vec();
+    let wide: Vec<usize> = (0..dims.len()).filter(|&i| dims[i] != Extent::ONE).collect();
+    let row = prefix_index(prefix, rank);
+    // Where the last axis is cut into blocks, the block is part of its index.
+    let shift = match (block, prefix.last()) {
+        (Some(block), Some(Axis::Row(var))) => Affine::linear(std::slice::from_ref(var), &[Extent::constant(block)]),
+        _ => Affine::default(),
+    };
+    let lens: Vec<Extent> = dims
+        .iter()
+        .enumerate()
+        .map(|(i, &d)| block.filter(|_| i + 1 == dims.len()).map_or(d, Extent::constant))
+        .collect();
+    let full = |inner: &[Affine]| -> Vec<Affine> {
+        let mut index = row.clone();
+        index.extend(inner.iter().cloned());
+        if let Some(last) = index.last_mut() {
+            *last = last.plus(&shift);
+        }
+        index
+    };
+    let index_of = |inner: &[Affine]| if dims.is_empty() { row.clone() } else { full(inner) };
+    let Some(&innermost) = wide.last() else {
+        let index = index_of(&vec![Affine::default(); dims.len()]);
+        store_elements(b, sinks, members, &[index])?;
+        return Ok(1);
+    };
+    let mut axes: Vec<Vec<(i64, Extent)>> = vec![vec![(0, Extent::ONE)]; dims.len()];
+    for &axis in &wide {
+        let others: Vec<Affine> = (0..dims.len())
+            .map(|i| if dims[i] == Extent::ONE { Affine::default() } else { Affine::var(b.var(lens[i])) })
+            .collect();
+        axes[axis] = b.pieces(lens[axis], &mut |at| {
+            let mut inner = others.clone();
+            inner[axis] = at;
+            let index = index_of(&inner);
+            members.iter().map(|&m| (sinks[m].value, index.clone())).collect()
+        })?;
+    }
+    for (shape, pieces) in joint(&axes) {
+        let mut vars: Vec<Option<Var>> = vec![None; dims.len()];
+        for &axis in &wide[..wide.len() - 1] {
+            vars[axis] = Some(b.open(shape[axis], false));
+        }
+        let element = |vars: &[Option<Var>], piece: &Piece, step: i64| -> Vec<Affine> {
+            let mut inner: Vec<Affine> = vec![Affine::default(); dims.len()];
+            for (i, (low, _)) in piece.iter().enumerate() {
+                let var = vars[i].map_or_else(Affine::default, Affine::var);
+                inner[i] = var.offset(*low + if i == innermost { step } else { 0 });
+            }
+            index_of(&inner)
+        };
+        let unroll = {
+            let probe = b.var(shape[innermost]);
+            let mut with = vars.clone();
+            with[innermost] = Some(probe);
+            let roots: Vec<Key> = pieces
+                .iter()
+                .flat_map(|p| members.iter().map(|&m| (sinks[m].value, element(&with, p, 0))).collect::<Vec<_>>())
+                .collect();
+            if b.weight(&roots)? <= 4 && pieces.len() == 1 { 2 } else { 1 }
+        };
+        let mut last: Option<Reg> = None;
+        for stage in stages(shape[innermost], unroll) {
+            let var = b.open(shape[innermost], stage.lanes);
+            let mut with = vars.clone();
+            with[innermost] = Some(var);
+            for copy in 0..stage.copies {
+                let indices: Vec<Vec<Affine>> =
+                    pieces.iter().map(|p| element(&with, p, (copy * LANES) as i64)).collect();
+                store_elements(b, sinks, members, &indices)?;
+            }
+            let begin = match (stage.begin, last) {
+                (Some(begin), _) => Index::constant(begin as i64),
+                (None, Some(last)) => Index::reg(last),
+                (None, None) => Index::default(),
+            };
+            last = Some(b.close(var, begin, Index::extent(stage.end), stage.step, vec![]));
+        }
+        for &axis in wide[..wide.len() - 1].iter().rev() {
+            if let Some(var) = vars[axis] {
+                b.close(var, Index::default(), Index::extent(shape[axis]), 1, vec![]);
+            }
+        }
+    }
+    let sizes = b.ranges.bounds.sizes();
+    Ok(lens.iter().fold(1usize, |n, e| n.saturating_mul(e.value(&sizes))))
+}
+
+/// Pieces of equal shape run in one loop.
+fn joint(axes: &[Vec<(i64, Extent)>]) -> Vec<(Vec<Extent>, Vec<Piece>)> {
+    let mut all: Vec<Piece> = vec![vec![]];
+    for axis in axes {
+        all = all
+            .into_iter()
+            .flat_map(|p| {
+                axis.iter().map(move |&part| {
+                    let mut p = p.clone();
+                    p.push(part);
+                    p
+                })
+            })
+            .collect();
+    }
+    let mut groups: Vec<(Vec<Extent>, Vec<Piece>)> = vec![];
+    for piece in all {
+        let shape: Vec<Extent> = piece.iter().map(|(_, len)| *len).collect();
+        match groups.iter_mut().find(|(s, _)| *s == shape) {
+            Some((_, pieces)) => pieces.push(piece),
+            None => groups.push((shape, vec![piece])),
+        }
+    }
+    groups
+}
+
+/// Computes the elements of all results at all indices, then stores them.
+fn store_elements(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], indices: &[Vec<Affine>]) -> Result<()> {
+    let mut stores = vec![];
+    for index in indices {
+        for &m in members {
+            let sink = &sinks[m];
+            let value = b.demand_lanes(sink.value, index)?;
+            let at = match sink.write {
+                None => index.clone(),
+                Some((slots, positions)) => {
+                    let size = |axis: usize| sink.ty.dims[axis].as_const().unwrap_or(usize::MAX);
+                    let slot = fetch(b.closed, &b.ranges, slots, index[0].clone(), size(0));
+                    let position = fetch(b.closed, &b.ranges, positions, index[0].clone(), size(2));
+                    vec![slot, index[1].clone(), position, index[2].clone()]
+                }
+            };
+            let offset = Affine::linear(&at, &sink.ty.strides());
+            // The address is part of the loads.
+            b.index(&offset)?;
+            let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
+            stores.push((place, sink.ty.dtype, offset, value));
+        }
+    }
+    for (place, dtype, offset, value) in stores {
+        b.store(place, dtype, &offset, value)?;
+    }
+    Ok(())
+}

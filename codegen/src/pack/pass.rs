@@ -1,0 +1,125 @@
+//! The pass that fills the weight section.
+//!
+//! The section is cut into units, whole panels or rows of one weight; a batch of units is shared out among threads, then
+//! the tensors' bytes behind it are released. A unit's bytes depend on nothing but the plan and the source, so the
+//! section is the same for any number of threads.
+
+use super::PackError;
+use super::finite::{Found, NotFinite};
+use super::panels::Staging;
+use super::plan::WeightPlan;
+use super::release::Released;
+use super::weight::{FoundMap, Unit, Weight};
+use llamac_ir::TensorSource;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Bytes of the section that a thread takes at once.
+const UNIT_BYTES: usize = 512 << 10;
+/// Bytes of the section after which threads meet, progress is told and sources are released.
+const BATCH_BYTES: usize = 32 << 20;
+
+/// What packing did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackReport {
+    /// Bytes of the weight section.
+    pub bytes: usize,
+    /// Bytes read of the source's tensors; a tensor that several weights use counts for each.
+    pub source_bytes: usize,
+    /// Tensors with values that are no numbers, each once, in the order of the weights.
+    pub not_finite: Vec<NotFinite>,
+}
+
+/// Fills the weight section `out` with the plan's weights, made from the source's tensors by at most `threads` threads.
+///
+/// All tensors are checked before anything is written. They are read in the order of the weights and released behind the
+/// reader, so that of a mapped source a few dozen megabytes are present at a time. `progress(done, total)` is told bytes of
+/// the section. Values that are no numbers are packed as they are, and reported.
+///
+/// # Errors
+/// If a tensor is missing or is not what the weight's recipe and type need, or `out` has another length than
+/// [`WeightPlan::total_bytes`].
+pub fn pack(
+    plan: &WeightPlan,
+    source: &dyn TensorSource,
+    out: &mut [u8],
+    threads: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PackReport, PackError> {
+    let total = plan.total_bytes();
+    if out.len() != total {
+        return Err(PackError::Section { found: out.len(), expected: total });
+    }
+    let mut scanned = HashSet::new();
+    let weights = plan
+        .entries()
+        .iter()
+        .map(|entry| Weight::new(entry, source, &mut scanned))
+        .collect::<Result<Vec<_>, PackError>>()?;
+
+    let found = Mutex::new(BTreeMap::new());
+    let mut released = Released::new(source, &weights);
+    let (mut batch, mut batch_bytes) = (vec![], 0);
+    let (mut rest, mut end) = (out, 0);
+    for (index, weight) in weights.iter().enumerate() {
+        let (gap, section) = rest.split_at_mut(weight.offset() - end);
+        gap.fill(0);
+        let (mut section, behind) = section.split_at_mut(weight.bytes());
+        (rest, end) = (behind, weight.offset() + weight.bytes());
+        let mut first = 0;
+        while !section.is_empty() {
+            let steps = (UNIT_BYTES / weight.step_bytes()).max(1);
+            let (out, behind) = section.split_at_mut((steps * weight.step_bytes()).min(section.len()));
+            section = behind;
+            batch_bytes += out.len();
+            batch.push(Unit { weight: index, first, out });
+            first += steps;
+            if batch_bytes >= BATCH_BYTES {
+                run(std::mem::take(&mut batch), &weights, threads, &found);
+                released.up_to(index, first);
+                progress(end - section.len(), total);
+                batch_bytes = 0;
+            }
+        }
+    }
+    run(batch, &weights, threads, &found);
+    released.up_to(weights.len(), 0);
+    progress(total, total);
+
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let named = |((weight, leaf), Found { nan, infinite, first }): ((usize, usize), Found)| NotFinite {
+        tensor: weights[weight].leaves()[leaf].name.to_owned(),
+        nan,
+        infinite,
+        first,
+    };
+    Ok(PackReport {
+        bytes: total,
+        source_bytes: weights.iter().flat_map(Weight::leaves).map(|leaf| leaf.bytes.len()).sum(),
+        not_finite: found.into_iter().map(named).collect(),
+    })
+}
+
+/// Packs all units.
+fn run(units: Vec<Unit<'_>>, weights: &[Weight<'_>], threads: usize, found: &FoundMap) {
+    let helpers = threads.min(units.len()).saturating_sub(1);
+    let queue = Mutex::new(units.into_iter());
+    let work = || {
+        let mut staging = Staging::new();
+        loop {
+            let unit = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(unit) = unit else { return };
+            weights[unit.weight].pack(unit, &mut staging, found);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..helpers {
+            // Where no more threads can be had, those that are there do the work.
+            if thread::Builder::new().name("pack".to_owned()).spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
