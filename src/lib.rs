@@ -6,4 +6,5 @@
 
 pub mod compile;
 pub mod model;
+pub mod traffic;
 pub mod verify;

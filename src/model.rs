@@ -1,5 +1,6 @@
 //! A model description as it was found: a graph, its weights, its tokenizer.
 
+use llamac_ir::parse::ParseError;
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
 use llamac_models::weights::{SeededTensors, fit};
 use llamac_models::{Checkpoint, ConfigError, ImportError, ModelDir, WeightsError};
@@ -110,9 +111,9 @@ impl Model {
             _ => std::fs::read(path).map_err(|e| found(format!("an unreadable file ({e})")))?,
         };
         let text = String::from_utf8(bytes).map_err(|_| found("a binary file".into()))?;
-        let located = |message: String| OpenError::Text { message };
-        let graph = llamac_ir::parse::parse(&text).map_err(|e| located(e.in_file(path, &text)))?;
-        llamac_ir::verify::verify(&graph).map_err(|e| located(format!("{}: {e}", path.display())))?;
+        let graph = llamac_ir::parse::parse(&text).map_err(|e| OpenError::Text { message: located(path, &e) })?;
+        llamac_ir::verify::verify(&graph)
+            .map_err(|e| OpenError::Text { message: format!("{}: {e}", path.display()) })?;
         let b = graph.bounds;
         for (option, given, has) in [
             ("-c", sizes.context, b.tokens),
@@ -181,6 +182,13 @@ impl Model {
         ["tokens", "positions", "slots", "outputs"].iter().all(|n| input(n))
             && matches!(self.graph.outputs(), [(name, _)] if name == "logits")
     }
+}
+
+/// `g.lir:3:5: what is wrong`, then the line with a caret.
+fn located(path: &Path, error: &ParseError) -> String {
+    let shown = error.to_string();
+    let excerpt = shown.split_once('\n').map_or("", |(_, excerpt)| excerpt);
+    format!("{}:{}:{}: {}\n{excerpt}", path.display(), error.line, error.column, error.message)
 }
 
 /// Bounds for a model of that context.

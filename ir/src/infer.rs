@@ -28,17 +28,19 @@ macro_rules! ensure {
 /// Checks the operand types of `op` and returns its result types. `annotated` are the types written for the results: they
 /// are needed (and checked) for ops that cannot be inferred, and may be empty for all others.
 ///
-/// Every result also obeys the rules for all types: at most [`MAX_RANK`] axes, none of them empty, and no more bytes at the
-/// bounds than memory can be addressed.
+/// Every type also obeys the rules for all types: panels for weights of rank 2 only, at most [`MAX_RANK`] axes, none of
+/// them empty, and no more bytes at the bounds than can be addressed.
 ///
 /// # Errors
 /// The first rule that is broken.
 pub fn infer(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds) -> Result<Vec<Type>> {
     // Before anything is multiplied.
-    annotated.iter().chain(operands.iter().copied()).try_for_each(rank)?;
+    annotated.iter().chain(operands.iter().copied()).try_for_each(well_formed)?;
     let results = result_types(op, operands, annotated, bounds)?;
+    let free_layout = matches!(op, Op::Weight(_) | Op::Param { .. });
     for t in &results {
-        rank(t)?;
+        well_formed(t)?;
+        ensure!(t.layout == Layout::Rows || free_layout, "only a weight lies in panels, `{}` makes {t}", op.mnemonic());
         ensure!(!t.dims.contains(&Dim::Const(0)), "an axis has at least one element, found {t}");
         let bytes = t.max_elements(bounds).saturating_mul(t.dtype.bytes());
         ensure!(bytes <= isize::MAX as usize, "{t} is too large: its bytes cannot be addressed");
@@ -46,7 +48,9 @@ pub fn infer(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds) -
     Ok(results)
 }
 
-fn rank(t: &Type) -> Result<()> {
+fn well_formed(t: &Type) -> Result<()> {
+    let panels_ok = t.rank() == 2 && t.dtype.is_float() && t.dims.iter().all(|d| d.as_const().is_some());
+    ensure!(t.layout == Layout::Rows || panels_ok, "only a weight of rank 2 lies in panels, found {t}");
     ensure!(t.rank() <= MAX_RANK, "a tensor has at most {MAX_RANK} axes, found {}", t.rank());
     Ok(())
 }
@@ -83,7 +87,6 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
             let t = written()?;
             ensure!(t.dtype.is_float(), "a weight is f32, f16 or bf16, found {t}");
             ensure!(t.dims.iter().all(|d| d.as_const().is_some()), "a weight's axes are constant, found {t}");
-            ensure!(t.layout == Layout::Rows || t.rank() == 2, "only a weight of rank 2 lies in panels, found {t}");
             one(t)
         }
         Op::Const(kind) => {
@@ -368,6 +371,8 @@ fn dot(spec: &DotSpec, operands: &[&Type]) -> Result<Vec<Type>> {
     let mut result: Option<Vec<Dim>> = None;
     for r in rhs {
         ensure!(r.dtype.is_float(), "`dot` takes floats on the right, found {r}");
+        let along_k = r.layout == Layout::Rows || (spec.batch.is_empty() && spec.contract.iter().all(|p| p.1 == 1));
+        ensure!(along_k, "`dot` contracts axis 1 of a weight in panels, found {r}");
         let pairs = || spec.batch.iter().chain(&spec.contract);
         for &(a, b) in pairs() {
             ensure!(a < lhs.rank() && b < r.rank(), "`dot` pairs axis {a} of {lhs} with axis {b} of {r}: no such axis");

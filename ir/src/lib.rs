@@ -21,6 +21,7 @@ pub mod print;
 pub mod recipe;
 pub mod source;
 pub mod types;
+pub mod verify;
 
 pub use builder::Builder;
 pub use graph::{Graph, Inst, InstData, Value};
@@ -31,3 +32,4 @@ pub use print::print;
 pub use recipe::Recipe;
 pub use source::{TensorSource, TensorView};
 pub use types::{Dim, Layout, Type};
+pub use verify::{VerifyError, verify};

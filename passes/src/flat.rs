@@ -47,8 +47,8 @@ impl Flat {
                     map.extend(graph.results(inst).iter().copied().zip(outputs));
                 }
                 op => {
-                    let kernel = (!op.is_leaf() && !op.is_view())
-                        .then(|| flat.start(None, op.mnemonic(), graph.origin(inst)));
+                    let kernel =
+                        (!op.is_leaf() && !op.is_view()).then(|| flat.start(None, op.mnemonic(), graph.origin(inst)));
                     flat.append(graph, inst, operands, graph.origin(inst), kernel, &mut map);
                 }
             }

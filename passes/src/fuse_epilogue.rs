@@ -39,7 +39,7 @@ pub fn fuse_epilogue(graph: &mut Graph, _cx: &mut Context) -> Result<Report, Pas
         groups.push(Group {
             kind: FusionKind::Epilogue,
             members,
-            params: graph.operands(dot).iter().copied().collect(),
+            params: distinct(graph.operands(dot)),
             pulls: outline::pulls_broadcasts,
             name: names::epilogue,
         });
@@ -51,6 +51,11 @@ pub fn fuse_epilogue(graph: &mut Graph, _cx: &mut Context) -> Result<Report, Pas
         report.note(format!("one refused: {}", Reason::WouldCycle.rule()));
     }
     Ok(report)
+}
+
+fn distinct(values: &[Value]) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    values.iter().copied().filter(|&v| seen.insert(v)).collect()
 }
 
 /// What depends on a dot.
@@ -103,8 +108,10 @@ impl<'a> Chains<'a> {
                 best = admitted.len();
             }
         }
+        let is_reduction = |&(_, &reason): &(&Inst, &Reason)| reason == Reason::ReductionAcrossTiles;
+        let after = self.after(chain.refused.iter().filter(is_reduction).map(|(&inst, _)| inst));
         for &inst in &admitted[best..] {
-            chain.refused.insert(inst, self.why_more_than_one(dot, &admitted[..best]));
+            chain.refused.insert(inst, self.why_cut(inst, &after, dot, &admitted[..best]));
         }
         chain.fused = admitted[..best].iter().copied().filter(|&i| graph.op(i).is_elementwise()).collect();
         chain
@@ -145,9 +152,32 @@ impl<'a> Chains<'a> {
         values.filter(needed).collect()
     }
 
-    fn why_more_than_one(&self, dot: Inst, chain: &[Inst]) -> Reason {
+    /// Why an instruction that has a form on the tile is not among the `chain` before it.
+    fn why_cut(&self, inst: Inst, after_reductions: &HashSet<Inst>, dot: Inst, chain: &[Inst]) -> Reason {
+        if after_reductions.contains(&inst) {
+            return Reason::ReductionAcrossTiles;
+        }
+        let reduced = |v: &Value| {
+            let mut users = self.uses.get(v).into_iter().flatten();
+            users.any(|&u| matches!(self.graph.op(u), Op::Reduce { .. }))
+        };
+        if self.graph.results(inst).iter().any(reduced) {
+            return Reason::ReductionAcrossTiles;
+        }
         let mut values = std::iter::once(dot).chain(chain.iter().copied()).map(|i| self.graph.result(i));
         if values.any(|v| self.graph.is_output(v)) { Reason::OutputOfGraph } else { Reason::MultipleUses }
+    }
+
+    /// What waits for one of these reductions, as far as the next dots.
+    fn after(&self, reductions: impl Iterator<Item = Inst>) -> HashSet<Inst> {
+        let mut after = HashSet::new();
+        let mut work: Vec<Inst> = reductions.collect();
+        while let Some(inst) = work.pop() {
+            if after.insert(inst) && !matches!(self.graph.op(inst), Op::Dot(_)) {
+                work.extend(self.graph.results(inst).iter().filter_map(|v| self.uses.get(v)).flatten());
+            }
+        }
+        after
     }
 }
 

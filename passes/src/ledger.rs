@@ -64,7 +64,9 @@ impl Ledger {
         let flat = Flat::new(graph);
         let judge = Judge::new(&flat, &cx.options);
         let label = |inst: Inst| match flat.kernel_of(inst) {
-            Some(k) if flat.kernels[k].kind.is_some() => format!("{}: {}", flat.kernels[k].label, spell(flat.graph.op(inst))),
+            Some(k) if flat.kernels[k].kind.is_some() => {
+                format!("{}: {}", flat.kernels[k].label, spell(flat.graph.op(inst)))
+            }
             _ => {
                 let origin = flat.graph.origin(inst);
                 format!("{origin}{}{}", if origin.is_empty() { "" } else { " " }, spell(flat.graph.op(inst)))
@@ -140,7 +142,15 @@ impl<'a> Judge<'a> {
         let mut of = vec![None; graph.inst_count()];
         let chains = Chains::new(graph);
         let none = HashSet::new();
-        let mut judge = Judge { flat, options, rows, groups: vec![], of: vec![], chains: HashMap::new(), attention: HashMap::new() };
+        let mut judge = Judge {
+            flat,
+            options,
+            rows,
+            groups: vec![],
+            of: vec![],
+            chains: HashMap::new(),
+            attention: HashMap::new(),
+        };
         for &inst in graph.order() {
             let kind = flat.kernel_of(inst).map(|k| flat.kernels[k].kind);
             // A concat by itself is a view to the graph and row work to the fuser.
@@ -190,17 +200,21 @@ impl<'a> Judge<'a> {
         if same_attention && !self.options.enables("fuse-attention") {
             return Reason::DisabledByOption("fuse-attention");
         }
+        if matches!(graph.op(consumer), Op::Dot(_)) || self.kind(consumer) == Some(FusionKind::Attention) {
+            return Reason::DotOperand;
+        }
+        // The same instruction may read the value in several ways; what forbids one forbids the kernel.
+        let hard = self.rows.readers(edge.value).iter().filter(|r| r.inst == consumer).find_map(|r| r.hard);
+        if let Some(reason @ (Reason::RandomAccess | Reason::StateOrder)) = hard {
+            return reason;
+        }
         if let Some(dot) = self.dot_of(producer) {
-            return self.tile_reason(dot, consumer);
+            return self.tile_reason(dot, edge);
         }
-        match (graph.op(consumer), self.kind(consumer)) {
-            (Op::Dot(_), _) | (_, Some(FusionKind::Attention)) => return Reason::DotOperand,
-            (_, Some(FusionKind::Epilogue)) => return Reason::TileOperand,
-            _ => {}
+        if self.kind(consumer) == Some(FusionKind::Epilogue) {
+            return Reason::TileOperand;
         }
-        let readers = self.rows.readers(edge.value);
-        // The same instruction may read the value both ways; what forbids one forbids the kernel.
-        if let Some(reason) = readers.iter().filter(|r| r.inst == consumer).find_map(|r| r.hard) {
+        if let Some(reason) = hard {
             return reason;
         }
         match (self.of[producer.index()], self.of[consumer.index()]) {
@@ -234,21 +248,27 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn tile_reason(&self, dot: Inst, consumer: Inst) -> Reason {
+    fn tile_reason(&self, dot: Inst, edge: &Edge) -> Reason {
         let graph = &self.flat.graph;
-        if matches!(graph.op(consumer), Op::Dot(_)) || self.kind(consumer) == Some(FusionKind::Attention) {
-            return Reason::DotOperand;
-        }
         if !is_gemm(graph, dot) {
             return Reason::DotResult;
         }
         let chain = &self.chains[&dot];
-        match chain.refused.get(&consumer) {
-            Some(&reason) => reason,
-            None if chain.fused.contains(&consumer) && !self.options.enables("fuse-epilogue") => {
-                Reason::DisabledByOption("fuse-epilogue")
+        if let Some(&reason) = chain.refused.get(&edge.reader) {
+            return reason;
+        }
+        // A view on the way may be what a tile has no form for.
+        let mut view = edge.view;
+        while view != edge.value {
+            let inst = graph.def(view);
+            if let Some(&reason) = chain.refused.get(&inst) {
+                return reason;
             }
-            None => Reason::TileOperand,
+            view = graph.operands(inst)[0];
+        }
+        match self.options.enables("fuse-epilogue") {
+            false if chain.fused.contains(&edge.reader) => Reason::DisabledByOption("fuse-epilogue"),
+            _ => Reason::TileOperand,
         }
     }
 
@@ -271,7 +291,8 @@ impl fmt::Display for Ledger {
         writeln!(f, "fused edges, by kernel:")?;
         for (k, kernel) in self.kernels.iter().enumerate() {
             let Some(kind) = kernel.kind else { continue };
-            let inside = self.entries.iter().filter(|e| matches!(e.outcome, Outcome::Fused { kernel, .. } if kernel == k));
+            let inside =
+                self.entries.iter().filter(|e| matches!(e.outcome, Outcome::Fused { kernel, .. } if kernel == k));
             let mut bytes = Traffic::default();
             let mut edges = 0;
             for e in inside {
@@ -281,8 +302,17 @@ impl fmt::Display for Ledger {
             writeln!(f, "  {} ({kind}): {edges} edges, {bytes} bytes", kernel.label)?;
         }
         writeln!(f, "refused edges:")?;
+        let mut lines: Vec<(String, usize)> = Vec::new();
         for (e, reason) in self.refused() {
-            writeln!(f, "  {} -> {}: {}, {} bytes: {reason}", e.producer, e.consumer, e.ty, e.bytes)?;
+            let line = format!("{} -> {}: {}, {} bytes: {reason}", e.producer, e.consumer, e.ty, e.bytes);
+            match lines.iter_mut().find(|(l, _)| *l == line) {
+                Some((_, n)) => *n += 1,
+                None => lines.push((line, 1)),
+            }
+        }
+        for (line, n) in lines {
+            let times = if n > 1 { format!(" (x{n})") } else { String::new() };
+            writeln!(f, "  {line}{times}")?;
         }
         let tally = traffic::tally(self.refused().map(|(_, reason)| reason));
         if !tally.is_empty() {

@@ -16,9 +16,13 @@ pub fn has_effect(op: &Op) -> bool {
 pub fn remove_dead(graph: &mut Graph) -> usize {
     let mut live = vec![false; graph.inst_count()];
     let mut work: Vec<Inst> = graph.outputs().iter().map(|&(_, v)| graph.def(v)).collect();
-    work.extend(graph.order().iter().copied().filter(|&i| {
-        matches!(graph.op(i), Op::Input { .. } | Op::Param { .. }) || has_effect(graph.op(i))
-    }));
+    work.extend(
+        graph
+            .order()
+            .iter()
+            .copied()
+            .filter(|&i| matches!(graph.op(i), Op::Input { .. } | Op::Param { .. }) || has_effect(graph.op(i))),
+    );
     while let Some(inst) = work.pop() {
         if !std::mem::replace(&mut live[inst.index()], true) {
             work.extend(graph.operands(inst).iter().map(|&v| graph.def(v)));

@@ -70,7 +70,8 @@ fn groups(graph: &Graph) -> Vec<Vec<Inst>> {
         let Op::Dot(spec) = graph.op(inst) else { continue };
         let operands = graph.operands(inst);
         let linear = spec.batch.is_empty() && spec.contract.len() == 1 && spec.contract[0].1 == 1;
-        let weights = operands[1..].iter().all(|&w| matches!(graph.def_op(w), Op::Weight(_)) && graph.ty(w).rank() == 2);
+        let weights =
+            operands[1..].iter().all(|&w| matches!(graph.def_op(w), Op::Weight(_)) && graph.ty(w).rank() == 2);
         if linear && weights {
             let at = *known.entry((operands[0], spec.clone())).or_insert_with(|| {
                 groups.push(vec![]);

@@ -206,9 +206,12 @@ impl<'a> Names<'a> {
     /// To a dot's result, a vector along its columns is a bias and a matrix a residual.
     fn addition(&mut self, add: Inst) -> Option<()> {
         let on_dot = self.graph.order().iter().any(|&i| matches!(self.graph.op(i), Op::Dot(_)));
-        let param = self.graph.operands(add).iter().copied().find(|&v| {
-            matches!(self.graph.op(self.behind(v)), Op::Param { .. })
-        })?;
+        let param = self
+            .graph
+            .operands(add)
+            .iter()
+            .copied()
+            .find(|&v| matches!(self.graph.op(self.behind(v)), Op::Param { .. }))?;
         let vector = self.graph.ty(self.graph.result(self.behind(param))).rank() == 1;
         match (on_dot, vector) {
             (true, true) => self.claim(&[add], "bias"),

@@ -17,8 +17,8 @@ pub struct Group {
     pub kind: FusionKind,
     /// The instructions, none of them a transparent view, in program order.
     pub members: Vec<Inst>,
-    /// Values that become params even where they could be pulled in.
-    pub params: HashSet<Value>,
+    /// Values that become the first params, in this order, even where they could be pulled in.
+    pub params: Vec<Value>,
     /// Which instructions that read no member are copied into the region: see [`pulls_all`], [`pulls_broadcasts`], [`pulls_attention`].
     pub pulls: fn(&Graph, Inst) -> bool,
     /// Names the finished region.
@@ -56,7 +56,8 @@ pub fn cheap(graph: &Graph) -> Vec<bool> {
     for &inst in graph.order() {
         let from_leaves = || {
             graph.operands(inst).iter().all(|&v| {
-                let leaf = matches!(graph.def_op(v), Op::Input { .. } | Op::Param { .. } | Op::Weight(_) | Op::Const(_));
+                let leaf =
+                    matches!(graph.def_op(v), Op::Input { .. } | Op::Param { .. } | Op::Weight(_) | Op::Const(_));
                 leaf || cheap[graph.def(v).index()]
             })
         };
@@ -103,9 +104,9 @@ pub fn outline(graph: &mut Graph, groups: &[Group]) -> Vec<usize> {
 
 /// What a group's region holds beside its members, and what it needs.
 struct Region {
-    /// Members and what is pulled in, in program order.
-    insts: Vec<Inst>,
-    /// Operands of the fusion, in order of first use.
+    /// Members and what is pulled in.
+    inside: HashSet<Inst>,
+    /// What it may read from outside.
     params: Vec<Value>,
 }
 
@@ -125,9 +126,10 @@ fn region_of(graph: &Graph, group: &Group, positions: &[usize], cheap: &[bool]) 
     let mut over_member: HashSet<Inst> = HashSet::new();
     for (&at, over) in &mut candidates {
         let inst = graph.order()[at];
-        *over = graph.operands(inst).iter().any(|&v| {
-            members.contains(&graph.def(v)) || over_member.contains(&graph.def(v))
-        });
+        *over = graph
+            .operands(inst)
+            .iter()
+            .any(|&v| members.contains(&graph.def(v)) || over_member.contains(&graph.def(v)));
         if *over {
             over_member.insert(inst);
         }
@@ -141,26 +143,25 @@ fn region_of(graph: &Graph, group: &Group, positions: &[usize], cheap: &[bool]) 
         };
         candidates.get(&positions[inst.index()]).is_some_and(|&over| over || may())
     };
-    let mut inside: BTreeSet<usize> = group.members.iter().map(|m| positions[m.index()]).collect();
+    let mut inside: HashSet<Inst> = members.clone();
+    let mut params = group.params.clone();
     let mut work: Vec<Inst> = group.members.clone();
     while let Some(inst) = work.pop() {
         for &v in graph.operands(inst) {
             let def = graph.def(v);
-            if !members.contains(&def) && pulled(v) && inside.insert(positions[def.index()]) {
+            if members.contains(&def) {
+                continue;
+            }
+            if !pulled(v) {
+                if !params.contains(&v) {
+                    params.push(v);
+                }
+            } else if inside.insert(def) {
                 work.push(def);
             }
         }
     }
-    let insts: Vec<Inst> = inside.iter().map(|&at| graph.order()[at]).collect();
-    let mut params = Vec::new();
-    for &inst in &insts {
-        for &v in graph.operands(inst) {
-            if !inside.contains(&positions[graph.def(v).index()]) && !params.contains(&v) {
-                params.push(v);
-            }
-        }
-    }
-    Region { insts, params }
+    Region { inside, params }
 }
 
 /// The graph with each chosen group as one node.
@@ -247,20 +248,21 @@ impl<'a> Contraction<'a> {
         let mut out = Graph::new(self.graph.name.clone(), self.graph.bounds);
         let mut map: HashMap<Value, Value> = HashMap::new();
         for node in order {
-            let operands: Vec<Value> = self.inputs(node).iter().map(|v| map[v]).collect();
-            let (op, from, source) = match self.groups.get(node) {
+            let (op, inputs, from, source) = match self.groups.get(node) {
                 Some((group, region)) => {
                     let outputs: Vec<Value> = self.results_of(group, &results);
-                    let body = self.body(region, &outputs);
+                    let (body, params) = self.body(group, region, &outputs);
                     let name = (group.name)(&body);
+                    let fusion = Fusion { kind: group.kind, name, region: body };
                     let origins = group.members.iter().map(|&m| self.graph.origin(m));
-                    (Op::Fusion(Box::new(Fusion { kind: group.kind, name, region: body })), outputs, origin::join(origins))
+                    (Op::Fusion(Box::new(fusion)), params, outputs, origin::join(origins))
                 }
                 None => {
                     let data = self.graph.inst(self.inst(node));
-                    (data.op.clone(), data.results.clone(), data.origin.clone())
+                    (data.op.clone(), data.operands.clone(), data.results.clone(), data.origin.clone())
                 }
             };
+            let operands = inputs.iter().map(|v| map[v]).collect();
             let types: Vec<Type> = from.iter().map(|&v| self.graph.ty(v).clone()).collect();
             let new = out.append(op, operands, types, source);
             map.extend(from.iter().copied().zip(out.results(new).iter().copied()));
@@ -315,14 +317,21 @@ impl<'a> Contraction<'a> {
         (order.len() == live.len()).then_some(order)
     }
 
-    fn body(&self, region: &Region, outputs: &[Value]) -> Graph {
+    /// The region, and the values that are its params. Its order is that of a walk from its results to what they read, so that
+    /// regions that compute the same are the same, wherever their instructions stood.
+    fn body(&self, group: &Group, region: &Region, outputs: &[Value]) -> (Graph, Vec<Value>) {
+        let (insts, read) = self.walk(region, outputs);
+        let first = group.params.iter().filter(|v| read.contains(v));
+        let mut params: Vec<Value> = first.copied().collect();
+        params.extend(read.iter().filter(|v| !group.params.contains(v)));
+
         let mut body = Graph::new("", self.graph.bounds);
         let mut map: HashMap<Value, Value> = HashMap::new();
-        for (index, &v) in region.params.iter().enumerate() {
+        for (index, &v) in params.iter().enumerate() {
             let param = body.append(Op::Param { index }, vec![], vec![self.graph.ty(v).clone()], "");
             map.insert(v, body.result(param));
         }
-        for &inst in &region.insts {
+        for inst in insts {
             let data = self.graph.inst(inst);
             let operands = data.operands.iter().map(|v| map[v]).collect();
             let types = data.results.iter().map(|&v| self.graph.ty(v).clone()).collect();
@@ -333,7 +342,38 @@ impl<'a> Contraction<'a> {
         for v in outputs {
             body.add_output("", map[v]);
         }
-        live::remove_dead(&mut body);
-        body
+        (body, params)
+    }
+
+    /// What the outputs need: instructions of the region, operands first, and values from outside as they are met.
+    fn walk(&self, region: &Region, outputs: &[Value]) -> (Vec<Inst>, Vec<Value>) {
+        let (mut insts, mut read) = (Vec::new(), Vec::new());
+        let mut entered: HashSet<Inst> = HashSet::new();
+        let mut outside: HashSet<Value> = HashSet::new();
+        // Instructions on the way, each with the number of operands already seen to.
+        let mut path: Vec<(Inst, usize)> = Vec::new();
+        for &output in outputs {
+            let root = self.graph.def(output);
+            if entered.insert(root) {
+                path.push((root, 0));
+            }
+            while let Some((inst, next)) = path.last_mut() {
+                let Some(&v) = self.graph.operands(*inst).get(*next) else {
+                    insts.push(*inst);
+                    path.pop();
+                    continue;
+                };
+                *next += 1;
+                let def = self.graph.def(v);
+                if !region.inside.contains(&def) || region.params.contains(&v) {
+                    if outside.insert(v) {
+                        read.push(v);
+                    }
+                } else if entered.insert(def) {
+                    path.push((def, 0));
+                }
+            }
+        }
+        (insts, read)
     }
 }

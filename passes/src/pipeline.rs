@@ -47,15 +47,35 @@ const fn graph(name: &'static str, run: GraphPass, sentence: &'static str) -> Pa
 
 /// Every pass, in order.
 pub const PIPELINE: &[Pass] = &[
-    graph("canonicalize", canonicalize, "folds constants, shares common subexpressions, drops dead code, simplifies views"),
-    graph("merge-linear", merge_linear, "makes dots that share an input one dot with segments; no fusion, so in every build"),
+    graph(
+        "canonicalize",
+        canonicalize,
+        "folds constants, shares common subexpressions, drops dead code, simplifies views",
+    ),
+    graph(
+        "merge-linear",
+        merge_linear,
+        "makes dots that share an input one dot with segments; no fusion, so in every build",
+    ),
     graph("precision", precision, "decides what the activations are at each dot, as explicit casts"),
-    graph("fuse-attention", fuse_attention, "makes scale, mask and softmax between two dots over a cache one tiled attention"),
+    graph(
+        "fuse-attention",
+        fuse_attention,
+        "makes scale, mask and softmax between two dots over a cache one tiled attention",
+    ),
     graph("fuse-epilogue", fuse_epilogue, "runs elementwise chains on a dot's result on its tiles"),
     graph("fuse-rows", fuse_rows, "makes ops over the same rows one kernel, reductions and state writes included"),
-    Pass { name: "layout", sentence: "decides which weights lie in panels and which views become real", stage: Stage::Plan },
+    Pass {
+        name: "layout",
+        sentence: "decides which weights lie in panels and which views become real",
+        stage: Stage::Plan,
+    },
     Pass { name: "schedule", sentence: "orders the steps with few barriers and a small peak", stage: Stage::Plan },
-    Pass { name: "plan", sentence: "places every value in memory and proves that no two live ones overlap", stage: Stage::Plan },
+    Pass {
+        name: "plan",
+        sentence: "places every value in memory and proves that no two live ones overlap",
+        stage: Stage::Plan,
+    },
     Pass { name: "lower", sentence: "makes loops of regions, equal ones once", stage: Stage::Code },
     Pass { name: "emit", sentence: "makes machine code of loops", stage: Stage::Code },
 ];

@@ -74,10 +74,16 @@ impl Reason {
             Reason::MultipleUses => "a kernel with tiles has one result, and more than the fused chain needs this one",
             Reason::OutputOfGraph => "a kernel with tiles has one result, and the graph returns this one",
             Reason::ReductionAcrossTiles => "a reduction needs whole rows; a tile holds a part of them",
-            Reason::RowSpaceDiffers => "a row kernel runs over one space of rows, reduces only what lies inside of a row, and all its results have the same axes",
-            Reason::NotAffine => "a value computed in a kernel is read by sums of multiples of indices, never by division",
+            Reason::RowSpaceDiffers => {
+                "a row kernel runs over one space of rows, reduces only what lies inside of a row, and all its results have the same axes"
+            }
+            Reason::NotAffine => {
+                "a value computed in a kernel is read by sums of multiples of indices, never by division"
+            }
             Reason::DotOperand => "a dot reads its operands from memory, each many times",
-            Reason::DotResult => "a dot over activations or a cache stores its result; only a dot with weights has an epilogue",
+            Reason::DotResult => {
+                "a dot over activations or a cache stores its result; only a dot with weights has an epilogue"
+            }
             Reason::TileOperand => "an epilogue holds what depends on its dot; its other operands come from memory",
             Reason::RandomAccess => "what is indexed, and what indexes, lies in memory",
             Reason::StateOrder => "a state is written whole before it is read, and read before it is written again",
@@ -87,7 +93,9 @@ impl Reason {
             Reason::SegmentsDiffer => "a tile holds the same columns of every segment, so segments are equally wide",
             Reason::NotElementwise => "an epilogue works on each element by itself",
             Reason::TooLarge => "a kernel holds a bounded number of instructions",
-            Reason::NotAttention => "tiled attention is exactly causal softmax over the tokens up to the row's position",
+            Reason::NotAttention => {
+                "tiled attention is exactly causal softmax over the tokens up to the row's position"
+            }
             Reason::DisabledByOption(_) => "the pass that fuses it is switched off",
         }
     }

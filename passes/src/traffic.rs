@@ -31,9 +31,9 @@ impl Traffic {
 
     /// Bytes for actual sizes (saturating).
     pub fn value(&self, sizes: &Sizes) -> usize {
-        self.terms.iter().fold(0usize, |sum, (&powers, &factor)| {
-            sum.saturating_add(Extent { factor, powers }.value(sizes))
-        })
+        self.terms
+            .iter()
+            .fold(0usize, |sum, (&powers, &factor)| sum.saturating_add(Extent { factor, powers }.value(sizes)))
     }
 
     /// What kernels of a graph write and read of each other's results.
@@ -51,7 +51,9 @@ impl Traffic {
                 traffic.extend(&bytes_read(&flat.graph, value, &views));
             }
         }
-        written.extend(flat.graph.outputs().iter().map(|&(_, v)| behind(&flat.graph, v)).filter(|&v| counts(&flat.graph, v)));
+        written.extend(
+            flat.graph.outputs().iter().map(|&(_, v)| behind(&flat.graph, v)).filter(|&v| counts(&flat.graph, v)),
+        );
         for v in written {
             traffic.add(bytes_of(&flat.graph, v));
         }

@@ -1,7 +1,8 @@
 //! Rows of a packed weight, widened to f32.
 
 use crate::pool::Worker;
-use llamac_formats::DType;
+use half::{bf16, f16};
+use llamac_formats::{DType, PANEL_WIDTH, PanelLayout};
 
 /// `out[i, :] = f32(weight[ids[i], :])`. Every worker passes the same values.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +21,64 @@ pub struct GatherArgs {
     pub out: *mut f32,
 }
 
+/// Elements of a row that a task copies: the elements of one row lie a cache line apart, so even one row is worth
+/// dividing.
+const PIECE: usize = 512;
+
 /// Gathers together with the other workers of a run; complete after the next barrier.
 ///
 /// # Safety
 /// All addresses must be valid for the sizes given and every id within the weight's rows.
 pub unsafe fn gather(worker: &Worker, args: &GatherArgs) {
-    let _ = (worker, args);
-    unimplemented!()
+    let layout = PanelLayout { dtype: args.dtype, k: args.width };
+    let pieces = args.width.div_ceil(PIECE);
+    worker.share(args.count * pieces, |task| {
+        let (i, begin) = (task / pieces, task % pieces * PIECE);
+        let end = (begin + PIECE).min(args.width);
+        // SAFETY: the caller vouches for the ids, the panels and the output.
+        unsafe {
+            let row = *args.ids.add(i) as usize;
+            let panel = args.panels.add(row / PANEL_WIDTH * layout.panel_bytes());
+            let out = args.out.add(i * args.width);
+            for k in begin..end {
+                let at = layout.index(row % PANEL_WIDTH, k);
+                *out.add(k) = match args.dtype {
+                    DType::F32 => *panel.cast::<f32>().add(at),
+                    DType::F16 => f16::from_bits(*panel.cast::<u16>().add(at)).to_f32(),
+                    DType::BF16 => bf16::from_bits(*panel.cast::<u16>().add(at)).to_f32(),
+                    DType::I32 | DType::Bool => unreachable!("{} has no packed layout", args.dtype),
+                };
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Pool;
+    use crate::testing::{Buffer, Matrix, Numbers, bits};
+
+    #[test]
+    fn rows_come_back_to_the_bit() {
+        let mut numbers = Numbers::new(1);
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            for width in [1, 7, 512, 1025] {
+                let matrix = Matrix::new(dtype, 43, width, &mut numbers);
+                let ids = [42i32, 0, 15, 16, 16, 31];
+                let want: Vec<f32> = ids.iter().flat_map(|i| matrix.row(*i as usize).to_vec()).collect();
+                for threads in 1..=3 {
+                    let out = Buffer::new(ids.len() * width);
+                    let (panels, ids) = (matrix.panels() as usize, ids.as_ptr() as usize);
+                    Pool::new(threads).unwrap().run(&|worker| {
+                        let (panels, ids) = (panels as *const u8, ids as *const i32);
+                        let args = GatherArgs { panels, dtype, width, ids, count: 6, out: out.get() };
+                        // SAFETY: the ids are rows of the matrix; the output has room.
+                        unsafe { gather(worker, &args) };
+                    });
+                    assert_eq!(bits(&out.values()), bits(&want), "{dtype} {width}");
+                }
+            }
+        }
+    }
 }

@@ -4,7 +4,8 @@
 //! checks them once. A [`session::Session`] owns states, arena and scratch and runs steps: inputs are checked, the sizes
 //! S, R and T found, the first entry that holds them is resolved, and every thread of the [`pool::Pool`] walks its steps
 //! (`execute`): compiled kernels, [`gemm`], [`attention`], [`dot`] and [`gather`]. [`session::Generator`] gives the rows of
-//! a language model their meaning. [`profile`] says where the time went.
+//! a language model their meaning. [`profile`] says where the time went. [`text`]
+//! and [`sample`] stand at the two ends: text to tokens and back, and logits to the next token.
 //!
 //! It knows nothing of graphs, never links a compiler, and allocates nothing in a step. Only [`tiers`] and the kernels
 //! name an instruction set. What comes from a file or a caller is checked before any address is made of it; compiled
@@ -21,8 +22,10 @@ pub mod memory;
 pub mod pool;
 pub mod profile;
 pub mod program;
+pub mod sample;
 pub mod session;
 pub mod strided;
+pub mod text;
 pub mod tiers;
 
 pub use memory::Region;
@@ -31,3 +34,6 @@ pub use profile::{ProfileRow, ProfileTable};
 pub use program::{Code, Executable, LoadError, OpenError};
 pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError, argmax};
 pub use tiers::Tier;
+
+#[cfg(test)]
+mod testing;

@@ -41,13 +41,13 @@ impl<const AXES: usize> View<AXES> {
     #[inline]
     pub unsafe fn at(&self, i: [usize; AXES]) -> *mut f32 {
         let mut offset = 0;
-        for d in 0..AXES {
-            offset += self.strides[d] * i[d];
+        for (stride, i) in self.strides.iter().zip(i) {
+            offset += stride * i;
         }
         for fetch in self.indirects.iter().flatten() {
             let mut n = 0;
-            for d in 0..AXES {
-                n += fetch.strides[d] * i[d];
+            for (stride, i) in fetch.strides.iter().zip(i) {
+                n += stride * i;
             }
             // SAFETY: the caller vouches for the index buffer.
             offset += fetch.stride * unsafe { *fetch.index.add(n) } as usize;

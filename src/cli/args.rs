@@ -93,7 +93,7 @@ pub enum KvArg {
 }
 
 /// What decides how a model is compiled.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct CompileArgs {
     /// Leave a pass out (may be repeated)

@@ -13,14 +13,13 @@ impl<'a> Parser<'a> {
             let Token::Value(name) = self.token else { return self.expected("a result `%name: type`") };
             let at = (self.start, self.end);
             self.advance()?;
-            let ty_start = self.start;
-            let mut ty_end = self.end;
+            let mut ty_at = at;
             let mut ty = None;
             if self.eat(':')? {
-                ty_end = self.end;
+                ty_at = (self.start, self.end);
                 ty = Some(self.ty()?);
             }
-            results.push(ResultName { name, at, ty, ty_at: (ty_start, ty_end) });
+            results.push(ResultName { name, at, ty, ty_at });
             if !self.eat(',')? {
                 break;
             }

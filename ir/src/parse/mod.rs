@@ -135,7 +135,7 @@ impl<'a> Parser<'a> {
             return self.expected(what);
         }
         let Ok(n) = text.parse() else {
-            return Err(self.error(format!("{} is too large for {what}", shorten(text))));
+            return Err(self.error(format!("the number {} is too large", shorten(text))));
         };
         self.advance()?;
         Ok(n)
@@ -298,7 +298,8 @@ impl<'a> Parser<'a> {
         let inferred = crate::infer::infer(&op, &types, &annotated, &self.bounds)
             .map_err(|e| self.error_at(at.0, at.1, e.to_string()))?;
         if inferred.len() != results.len() {
-            let message = format!("`{}` has {} results, {} are named", op.mnemonic(), inferred.len(), results.len());
+            let message =
+                format!("`{}` makes {} values, found names for {}", op.mnemonic(), inferred.len(), results.len());
             return Err(self.error_at(at.0, at.1, message));
         }
         for (r, found) in results.iter().zip(&inferred) {

@@ -31,8 +31,11 @@ impl<'a> Emitter<'a> {
 
     /// The value of that instruction: folded, simplified, found or appended.
     pub(super) fn emit(&mut self, op: Op, operands: Vec<Value>, ty: Type) -> Value {
-        let rules: [(&'static str, fn(&mut Emitter, &Op, &[Value], &Type) -> Option<Simpler>); 3] =
-            [("constants folded", fold::fold), ("views simplified", views::simplify), ("identities removed", identities::simplify)];
+        let rules: [(&'static str, fn(&mut Emitter, &Op, &[Value], &Type) -> Option<Simpler>); 3] = [
+            ("constants folded", fold::fold),
+            ("views simplified", views::simplify),
+            ("identities removed", identities::simplify),
+        ];
         for (what, rule) in rules {
             if let Some(simpler) = rule(self, &op, &operands, &ty) {
                 self.report.count(what, 1);

@@ -13,7 +13,10 @@ pub(super) fn simplify(out: &mut Emitter, op: &Op, operands: &[Value], ty: &Type
         && matches!(out.def(operands[0]), Op::Const(ConstKind::Splat(_)))
         && out.graph.ty(operands[0]).rank() == 0
         && ty.rank() > 0;
-    if !simplest && !matches!(op, Op::Concat { .. } | Op::Index) && let Some(s) = out.splat_of(operands[0]) {
+    if !simplest
+        && !matches!(op, Op::Concat { .. } | Op::Index)
+        && let Some(s) = out.splat_of(operands[0])
+    {
         return Some(Simpler::Splat(s, ty.clone()));
     }
     match op {

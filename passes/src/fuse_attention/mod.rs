@@ -9,7 +9,7 @@ use crate::manager::{Context, PassError};
 use crate::outline::{self, Group};
 use crate::refusal::Reason;
 use crate::report::Report;
-use llamac_ir::{DotSpec, Dim, Fusion, FusionKind, Graph, Inst, Op, Value};
+use llamac_ir::{Dim, DotSpec, Fusion, FusionKind, Graph, Inst, Op, Value};
 use pattern::Matched;
 
 /// Runs the pass.
@@ -56,7 +56,7 @@ fn group(found: &Matched) -> Group {
     Group {
         kind: FusionKind::Attention,
         members: found.members.clone(),
-        params: [found.q, found.keys, found.values, found.slots, found.positions].into_iter().collect(),
+        params: vec![found.q, found.keys, found.values, found.slots, found.positions],
         pulls: outline::pulls_attention,
         name: |_| "attention".to_string(),
     }

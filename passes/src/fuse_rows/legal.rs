@@ -379,7 +379,8 @@ impl Walk<'_, '_> {
             return Err(Reason::NotAffine);
         }
         let in_row = at.in_row && keeps_rows(graph, inst, value, self.rank);
-        let repeats = matches!(graph.op(inst), Op::Broadcast { .. }) && graph.ty(value).rank() < graph.ty(at.value).rank();
+        let repeats =
+            matches!(graph.op(inst), Op::Broadcast { .. }) && graph.ty(value).rank() < graph.ty(at.value).rank();
         let once_per_row = in_row && graph.ty(value).rank() == self.rank;
         Ok(Reached { value, in_row, repeated: at.repeated || repeats && !once_per_row })
     }

@@ -16,7 +16,7 @@ use crate::refusal::Reason;
 use crate::report::Report;
 use legal::Rows;
 use llamac_ir::{FusionKind, Graph, Inst};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Runs the pass.
 ///
@@ -28,14 +28,15 @@ pub fn fuse_rows(graph: &mut Graph, _cx: &mut Context) -> Result<Report, PassErr
         let rows = Rows::new(graph);
         let worth = |members: &BTreeSet<Inst>| members.len() > 1 || members.iter().any(|&m| rows.reads_cheap(m));
         let found = grouped(&rows).into_iter().filter(worth);
-        found.map(|members| Group {
-            kind: FusionKind::Rows,
-            members: rows.in_order(&members),
-            params: HashSet::new(),
-            pulls: outline::pulls_all,
-            name: names::rows,
-        })
-        .collect()
+        found
+            .map(|members| Group {
+                kind: FusionKind::Rows,
+                members: rows.in_order(&members),
+                params: vec![],
+                pulls: outline::pulls_all,
+                name: names::rows,
+            })
+            .collect()
     };
     let total = groups.len();
     let given_up = outline::outline(graph, &groups);
@@ -67,13 +68,7 @@ fn grouped(rows: &Rows) -> Vec<BTreeSet<Inst>> {
 }
 
 /// Lets a group join the first kernel reading its member `producer` that may take it.
-fn join_a_reader(
-    rows: &Rows,
-    group: usize,
-    producer: Inst,
-    groups: &mut [BTreeSet<Inst>],
-    of: &mut [Option<usize>],
-) {
+fn join_a_reader(rows: &Rows, group: usize, producer: Inst, groups: &mut [BTreeSet<Inst>], of: &mut [Option<usize>]) {
     for reader in rows.kernels_reading(producer, of) {
         if reader == group {
             continue;

@@ -102,8 +102,8 @@ pub(super) struct Attention {
 pub(super) enum Task {
     Rows { kernel: RowKernel, arguments: Arguments, count: usize, grain: usize },
     Gemm(Gemm),
-    Dot(DotArgs),
-    Attention(Attention),
+    Dot(Box<DotArgs>),
+    Attention(Box<Attention>),
     Gather(GatherArgs),
 }
 
@@ -232,7 +232,7 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
             }),
             packed: work.scratch.map_or(std::ptr::null_mut(), |s| bases.address(s).cast()),
         }),
-        Work::Dot(work) => Task::Dot(DotArgs {
+        Work::Dot(work) => Task::Dot(Box::new(DotArgs {
             tier,
             batch: [1; BATCH_AXES],
             m: 0,
@@ -241,8 +241,8 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
             lhs: bases.view(&work.lhs, &none),
             rhs: bases.view(&work.rhs, &none),
             out: bases.view(&work.out, &none),
-        }),
-        Work::Attention(work) => Task::Attention(Attention {
+        })),
+        Work::Attention(work) => Task::Attention(Box::new(Attention {
             q: bases.view(&work.q, &none),
             out: bases.view(&work.out, &none),
             keys: bases.states[work.keys].cast(),
@@ -253,7 +253,7 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
             group: work.group,
             head_dim: work.head_dim,
             scale: work.scale,
-        }),
+        })),
         Work::Gather(work) => Task::Gather(GatherArgs {
             panels: bases.weights[work.weight],
             dtype: program.weights[work.weight].dtype,
@@ -318,10 +318,10 @@ pub(crate) fn routine_scratch(program: &Program) -> usize {
 
 /// f32 elements of scratch that all threads share.
 pub(crate) fn shared_scratch(program: &Program) -> usize {
-    let need = works(program).map(|(entry, work)| match work {
+    let need = works(program).map(|(_, work)| match work {
         Work::Attention(work) => {
             let tokens = program.states[work.keys].dims[2];
-            attention::shared_scratch(entry.bounds.rows, tokens, work.kv_heads, work.group, work.head_dim)
+            attention::shared_scratch(tokens, work.kv_heads, work.group, work.head_dim)
         }
         _ => 0,
     });

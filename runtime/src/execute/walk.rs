@@ -138,8 +138,9 @@ unsafe fn perform(worker: &Worker, run: &Run, task: &Task, own: *mut u8, routine
                 // SAFETY: `Code` promises that the kernel keeps within its operands on rows below the count.
                 unsafe { kernel(&args, begin as u64, end as u64) }
             };
-            if worker.threads() == 1 {
-                if *count > 0 {
+            if worker.threads() == 1 || *count <= *grain {
+                // One call does it all. Always the same thread makes it, so what it writes stays in its cache.
+                if worker.index() == 0 && *count > 0 {
                     call(0, *count);
                 }
             } else {

@@ -84,6 +84,9 @@ const TASK_ROWS: usize = 512;
 /// Panels of a task that has many rows.
 const TASK_PANELS: usize = 4;
 
+/// f32 elements of a cache line, at which the scratch begins: vectors across two lines are loaded twice.
+const ALIGN: usize = 16;
+
 /// The most panels of a task that has few rows.
 const STREAM_PANELS: usize = 16;
 
@@ -92,8 +95,14 @@ pub fn thread_scratch(m: usize, segments: usize) -> usize {
     let segments = segments.max(1);
     let stream = segments * stream::MAX_ROWS * stream::MAX_PANELS * PANEL_WIDTH;
     let panels = segments * panels_per_segment(segments);
-    let block = panels * PANEL_WIDTH * (block::DEPTH + m.min(TASK_ROWS));
-    if m > STREAM_ROWS { stream.max(block) } else { stream }
+    let block = panels * PANEL_WIDTH * (block::DEPTH + rows_of_sums(m));
+    let elements = if m > STREAM_ROWS { stream.max(block) } else { stream };
+    elements + ALIGN
+}
+
+/// The most rows that a task of a step with `m` rows may have: tasks are whole blocks.
+fn rows_of_sums(m: usize) -> usize {
+    m.min(TASK_ROWS + 2 * block::MAX_ROWS)
 }
 
 /// Panels of each segment in a task that has many rows and this many segments in its tiles; even, because register
@@ -199,9 +208,11 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
         return;
     }
     assert!(scratch.len() >= thread_scratch(args.m, args.tile_segments()), "the scratch is too small for the step");
-    let few = args.m <= STREAM_ROWS;
+    // Without inputs there is no block to widen, and the sums are 0.
+    let few = args.m <= STREAM_ROWS || args.k == 0;
     let most = if few { stream::rows_of(args.tier) } else { block::rows_of(args.tier) };
     let blocks = RowBlocks::new(args.m, most);
+    let scratch = scratch.as_mut_ptr().wrapping_add(scratch.as_ptr().align_offset(4 * ALIGN));
     // SAFETY: the caller vouches for the operands.
     unsafe {
         let mut a = args.a.at([0, 0]).cast_const();
@@ -211,9 +222,9 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
             a = args.packed;
         }
         if few {
-            few_rows(worker, args, a, blocks, scratch.as_mut_ptr());
+            few_rows(worker, args, a, blocks, scratch);
         } else {
-            many_rows(worker, args, a, blocks, scratch.as_mut_ptr());
+            many_rows(worker, args, a, blocks, scratch);
         }
     }
 }
@@ -270,7 +281,7 @@ unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: Row
     let each = panels_per_segment(args.tile_segments());
     let row_stride = each * PANEL_WIDTH;
     let column_tasks = args.column_tasks(each);
-    let task_blocks = TASK_ROWS / blocks.rows;
+    let task_blocks = blocks.count().div_ceil(args.m.div_ceil(TASK_ROWS));
     let row_tasks = blocks.count().div_ceil(task_blocks);
     let wide = block::panels_of(args.tier);
     worker.share(row_tasks * column_tasks, |task| {
@@ -279,7 +290,7 @@ unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: Row
         let last = (first + task_blocks).min(blocks.count());
         let (first_row, _) = blocks.block(first);
         let count = columns.end - columns.begin;
-        let sums_of_segment = TASK_ROWS.min(args.m) * row_stride;
+        let sums_of_segment = rows_of_sums(args.m) * row_stride;
         // SAFETY: the scratch holds the sums of all segments and, after them, their panels.
         let widened = unsafe { scratch.add(columns.segments.len() * sums_of_segment) };
         for k in (0..args.k).step_by(block::DEPTH) {

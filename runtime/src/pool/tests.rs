@@ -8,9 +8,11 @@ fn every_task_is_done_once_in_many_tiny_runs() {
         for run in 0..2000usize {
             let count = run % 7;
             let done: [AtomicUsize; 7] = Default::default();
-            pool.run(&|worker| worker.share(count, |task| {
-done[task].fetch_add(1, Ordering::Relaxed));
-}));
+            pool.run(&|worker| {
+                worker.share(count, |task| {
+                    done[task].fetch_add(1, Ordering::Relaxed);
+                })
+            });
             for (task, times) in done.iter().enumerate() {
                 assert_eq!(times.load(Ordering::Relaxed), usize::from(task < count), "{threads} threads, run {run}");
             }
@@ -27,8 +29,8 @@ fn shares_without_barriers_between_them_do_not_mix() {
             pool.run(&|worker| {
                 for (turn, done) in done.iter().enumerate() {
                     worker.share(turn % 6, |task| {
-done[task].fetch_add(1, Ordering::Relaxed);
-}));
+                        done[task].fetch_add(1, Ordering::Relaxed);
+                    });
                 }
             });
         }
@@ -91,8 +93,8 @@ fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
             let sum = AtomicUsize::new(0);
             pool.run(&|worker| {
                 worker.share(10, |task| {
-sum.fetch_add(task, Ordering::Relaxed);
-}));
+                    sum.fetch_add(task, Ordering::Relaxed);
+                });
                 worker.barrier();
                 assert_eq!(sum.load(Ordering::Relaxed), 45);
             });

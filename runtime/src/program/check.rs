@@ -31,11 +31,15 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
         let empty = Fault::Mismatch { what: "their number".into(), found: "0".into(), expected: "at least 1".into() };
         return Err(fault("entries".to_owned())(empty));
     }
+    let rows = row_ports(program);
+    // Where they are not good, the steps that read them are refused first, for that says more.
+    let outputs = named(program, "outputs", Sym::Outputs);
+    let ports = rows.as_ref().copied().unwrap_or(RowPorts { outputs, ..RowPorts::default() });
     let mut calls = vec![None; program.kernels.len()];
     for entry in &program.entries {
         let place = format!("entry {}", entry.name);
         frame(program, entry).map_err(fault(place.clone()))?;
-        let ground = Ground { program, entry, sizes: entry.bounds.sizes() };
+        let ground = Ground { program, entry, ports, sizes: entry.bounds.sizes() };
         for (i, step) in entry.steps.iter().enumerate() {
             let checked = ground.step(&step.work, &mut calls);
             checked.map_err(fault(format!("{place}, step {i} ({})", step.name)))?;
@@ -49,7 +53,7 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
             return Err(fault(format!("kernel {kernel}"))(overflow("its scratch")));
         }
     }
-    row_ports(program).map_err(fault("inputs".to_owned()))
+    rows.map_err(fault("inputs".to_owned()))
 }
 
 fn bounds(found: &Bounds, within: Option<&Bounds>) -> Result<(), Fault> {
@@ -132,21 +136,24 @@ fn frame(program: &Program, entry: &Entry) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The `i32` input of this name and length.
+fn named(program: &Program, name: &str, sym: Sym) -> Option<usize> {
+    let fits = |p: &PortInfo| p.name == name && p.dtype == DType::I32 && p.dims == [Extent::sym(sym)];
+    program.inputs.iter().position(fits)
+}
+
 /// The inputs with each row's position and slot are those that the attention steps read; where there are none, they go
 /// by their names. The rows whose outputs are wanted go by their name.
 fn row_ports(program: &Program) -> Result<RowPorts, Fault> {
-    let named = |name: &str, sym: Sym| {
-        let fits = |p: &PortInfo| p.name == name && p.dtype == DType::I32 && p.dims == [Extent::sym(sym)];
-        program.inputs.iter().position(fits)
-    };
     let steps = program.entries.iter().flat_map(|e| &e.steps);
     let mut attention = steps.filter_map(|s| match &s.work {
         Work::Attention(work) => Some((work.positions, work.slots)),
         _ => None,
     });
-    let outputs = named("outputs", Sym::Outputs);
+    let outputs = named(program, "outputs", Sym::Outputs);
     let Some(first) = attention.next() else {
-        return Ok(RowPorts { positions: named("positions", Sym::Rows), slots: named("slots", Sym::Rows), outputs });
+        let row = |name| named(program, name, Sym::Rows);
+        return Ok(RowPorts { positions: row("positions"), slots: row("slots"), outputs });
     };
     if let Some(other) = attention.find(|other| *other != first) {
         return Err(Fault::Mismatch {
@@ -156,7 +163,7 @@ fn row_ports(program: &Program) -> Result<RowPorts, Fault> {
         });
     }
     let row = |operand: Operand| match operand {
-        Operand::Input(i) if program.inputs[i].dims == [Extent::sym(Sym::Rows)] => Ok(Some(i)),
+        Operand::Input(i) if program.inputs.get(i).is_some_and(|p| p.dims == [Extent::sym(Sym::Rows)]) => Ok(Some(i)),
         _ => Err(Fault::Mismatch {
             what: "the positions or slots of the attention steps".to_owned(),
             found: super::reach::name(operand),

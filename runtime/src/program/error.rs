@@ -1,6 +1,7 @@
 //! What can be wrong with a program.
 
 use crate::memory::MemoryError;
+use crate::tiers::Tier;
 use llamac_formats::DType;
 
 /// A program that cannot be run safely.
@@ -132,6 +133,14 @@ pub enum OpenError {
     /// No memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// An instruction set that this machine has not.
+    #[error("this machine has no {}; the best it has is {}", .tier.name(), .best.name())]
+    NoTier {
+        /// What was asked for.
+        tier: Tier,
+        /// What there is.
+        best: Tier,
+    },
     /// Sizes that no machine has.
     #[error(
         "the {what} of program \"{program}\" overflow the address space. Take a smaller context, chunk or number of slots"

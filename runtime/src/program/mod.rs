@@ -7,8 +7,6 @@ mod check;
 mod error;
 mod reach;
 mod steps;
-#[cfg(test)]
-mod tests;
 
 pub use error::{Fault, LoadError, OpenError};
 

@@ -1,5 +1,6 @@
 //! How far an access reaches, with every operation checked.
 
+use super::RowPorts;
 use super::error::Fault;
 use llamac_formats::program::{Entry, Operand, Program};
 use llamac_formats::{Access, DType, Extent, Sizes, Sym};
@@ -79,6 +80,7 @@ pub(super) fn name(operand: Operand) -> String {
 pub(super) struct Ground<'a> {
     pub(super) program: &'a Program,
     pub(super) entry: &'a Entry,
+    pub(super) ports: RowPorts,
     pub(super) sizes: Sizes,
 }
 
@@ -192,7 +194,15 @@ impl Ground<'_> {
         if needed > space.end {
             return Err(Fault::TooLarge { what: what.to_owned(), needed, available: space.end });
         }
-        Ok(limit)
+        // A step's positions, slots and outputs are checked against its own sizes too.
+        let is = |row: Option<usize>| row == Some(input);
+        let bound = match &self.ports {
+            ports if is(ports.positions) => self.sizes.tokens,
+            ports if is(ports.slots) => self.program.bounds.slots,
+            ports if is(ports.outputs) => self.sizes.rows,
+            _ => limit,
+        };
+        Ok(limit.min(bound))
     }
 
     /// An f32 view with axes of these sizes (at the bounds); at most `MAX_INDIRECTS` fetched indices.

@@ -56,8 +56,9 @@ impl Ground<'_> {
 
     fn rows(&self, work: &RowsWork, calls: &mut [Option<Call>]) -> Result<(), Fault> {
         self.kernel(work.kernel, Call::Rows, calls, &work.operands, &work.scalars)?;
-        self.value("the number of rows", work.count)?;
-        at_least_one("the grain", work.grain)
+        let count = self.value("the number of rows", work.count)?;
+        at_least_one("the grain", work.grain)?;
+        countable("the number of rows over the grain", count.div_ceil(work.grain))
     }
 
     /// A weight in panels: `[N, K]` with these K.
@@ -166,6 +167,7 @@ impl Ground<'_> {
         let axes = dims.len();
         let (m, n, k) = (self.value("M", work.m)?, self.value("N", work.n)?, self.value("K", work.k)?);
         at_least_one("K", k)?;
+        countable("the number of results", product(dims.iter().copied().chain([m, n])).unwrap_or(usize::MAX))?;
         dims.extend([m, k]);
         let lhs = self.access("the left side", &work.lhs, &dims)?;
         dims[axes] = n;
@@ -260,6 +262,15 @@ fn at_least_one(what: &str, found: usize) -> Result<(), Fault> {
             found: "0".to_owned(),
             expected: "at least 1".to_owned(),
         });
+    }
+    Ok(())
+}
+
+/// Tasks are numbered in 32 bits.
+fn countable(what: &str, found: usize) -> Result<(), Fault> {
+    if u32::try_from(found).is_err() {
+        let expected = format!("at most {}", u32::MAX);
+        return Err(Fault::Mismatch { what: what.to_owned(), found: found.to_string(), expected });
     }
     Ok(())
 }

@@ -76,8 +76,11 @@ impl Session {
     /// Reserves everything that steps need; nothing is allocated after. Sessions may share a pool, and take turns then.
     ///
     /// # Errors
-    /// [`OpenError`] where memory cannot be had.
+    /// [`OpenError`] where memory cannot be had or the machine has not the tier.
     pub fn new(executable: Arc<Executable>, pool: Arc<Pool>, tier: Tier) -> Result<Session, OpenError> {
+        if !tier.available() {
+            return Err(OpenError::NoTier { tier, best: Tier::detect() });
+        }
         let layout = executable.layout()?;
         let program = executable.program();
         let states = Region::new(layout.state_bytes, "the states")?;

@@ -127,10 +127,7 @@ impl Simd for Avx2 {
         unsafe {
             let both = _mm256_loadu_si256(from.cast());
             let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            (
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(both)),
-                _mm256_castsi256_ps(_mm256_and_si256(both, upper)),
-            )
+            (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(both)), _mm256_castsi256_ps(_mm256_and_si256(both, upper)))
         }
     }
 

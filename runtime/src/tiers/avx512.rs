@@ -110,10 +110,7 @@ impl Simd for Avx512 {
         unsafe {
             let both = _mm512_loadu_si512(from.cast());
             let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-            (
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)),
-                _mm512_castsi512_ps(_mm512_and_si512(both, upper)),
-            )
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)), _mm512_castsi512_ps(_mm512_and_si512(both, upper)))
         }
     }
 

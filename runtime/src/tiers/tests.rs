@@ -37,9 +37,8 @@ impl Kernel for Operations {
             unsafe { S::store(out.as_mut_ptr(), x) };
             out
         };
-        let each = |f: &dyn Fn(f32, f32, f32) -> f32| -> Vec<f32> {
-            (0..S::LANES).map(|i| f(a[i], b[i], c[i])).collect()
-        };
+        let each =
+            |f: &dyn Fn(f32, f32, f32) -> f32| -> Vec<f32> { (0..S::LANES).map(|i| f(a[i], b[i], c[i])).collect() };
         // SAFETY: the vectors have `LANES` elements; the caller vouches for the instruction set.
         unsafe {
             let (va, vb, vc) = (S::load(a.as_ptr()), S::load(b.as_ptr()), S::load(c.as_ptr()));

@@ -1,0 +1,96 @@
+//! How fast the GEMM is on this machine, beside how fast it reads memory.
+//!
+//! `cargo run --release -p llamac-runtime --example gemm_speed [-- TIER [DTYPE [ROWS,…]]]`
+//!
+//! For one row the unit is GB/s of weight bytes (its limit is the read bandwidth), for many rows GFLOP/s. Weights are
+//! larger than the caches: the matrices are repeated until they fill a quarter of a GiB.
+
+use llamac_formats::{DType, PanelLayout};
+use llamac_runtime::gemm::{GemmArgs, Output, Segment, gemm, thread_scratch};
+use llamac_runtime::machine::{ask_for_huge_pages, processor, read_bandwidth};
+use llamac_runtime::strided::View;
+use llamac_runtime::{Pool, Tier};
+use std::time::Instant;
+
+/// Bytes of all matrices of one shape together.
+const WEIGHTS: usize = 256 << 20;
+
+fn main() -> std::io::Result<()> {
+    let mut options = std::env::args().skip(1);
+    let tier = options.next().map_or(Tier::detect(), |t| Tier::from_name(&t).expect("portable, avx2 or avx512"));
+    let dtype = options.next().map_or(DType::BF16, |d| DType::from_name(&d).expect("f32, f16 or bf16"));
+    let rows = options.next().unwrap_or("1,2,4,8,12,16,24,32,64,128,512".into());
+    let rows: Vec<usize> = rows.split(',').map(|m| m.parse().expect("a number of rows")).collect();
+    assert!(tier.available(), "this machine lacks the tier {tier}");
+    println!("{}, {tier}, {dtype}", processor());
+    for threads in [1, 2] {
+        let pool = Pool::new(threads)?;
+        println!("{threads} threads: read {:.1} GB/s", read_bandwidth(&pool, 512 << 20, 8)?);
+        for (k, n) in [(2048, 8192), (8192, 2048)] {
+            for &m in &rows {
+                let (seconds, bytes) = measure(&pool, tier, dtype, m, k, n);
+                let flops = 2.0 * m as f64 * k as f64 * n as f64;
+                println!(
+                    "  {m:4} x {k} x {n}: {:8.3} ms  {:6.1} GB/s  {:6.1} GFLOP/s",
+                    seconds * 1e3,
+                    bytes as f64 / seconds / 1e9,
+                    flops / seconds / 1e9
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The shortest time of one GEMM, in seconds, and its weight bytes.
+fn measure(pool: &Pool, tier: Tier, dtype: DType, m: usize, k: usize, n: usize) -> (f64, usize) {
+    let bytes = PanelLayout { dtype, k }.matrix_bytes(n);
+    let matrices = WEIGHTS.div_ceil(bytes);
+    let mut weights: Vec<u64> = Vec::with_capacity(matrices * bytes / 8);
+    ask_for_huge_pages(weights.as_ptr().cast(), matrices * bytes);
+    // Small normal numbers in every format.
+    weights.resize(matrices * bytes / 8, 0x3c11_3c22_3c33_3c44);
+    let mut a: Vec<f32> = (0..m * k).map(|i| (i % 13) as f32 - 6.0).collect();
+    let mut out = vec![0.0f32; m * n];
+    let mut packed = vec![0.0f32; m * k];
+    let scratch = thread_scratch(m, 1);
+    let (a, out, packed) = (Address(a.as_mut_ptr()), Address(out.as_mut_ptr()), Address(packed.as_mut_ptr()));
+    let mut best = f64::INFINITY;
+    let rounds = if m > 64 { 1 } else { 6 };
+    let scratches: Vec<_> = (0..pool.threads()).map(|_| std::sync::Mutex::new(vec![0.0f32; scratch])).collect();
+    for _ in 0..rounds {
+        for matrix in 0..if m > 64 { matrices.min(5) } else { matrices } {
+            let panels = &weights[matrix * bytes / 8..];
+            let start = Instant::now();
+            pool.run(&|worker| {
+                let segments = [Segment { panels: panels.as_ptr().cast(), dtype, first: 0, step: 1, n }];
+                let args = GemmArgs {
+                    tier,
+                    a: View::new(a.get(), [k, 1]),
+                    m,
+                    k,
+                    segments: &segments,
+                    output: Output::Rows { out: out.get(), stride: n },
+                    packed: packed.get(),
+                };
+                let mut scratch = scratches[worker.index()].lock().expect("no thread panics");
+                // SAFETY: the buffers have the sizes given and nothing else uses them.
+                unsafe { gemm(worker, &args, &mut scratch) };
+            });
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+    }
+    (best, bytes)
+}
+
+/// An address that every thread of the pool may use.
+struct Address(*mut f32);
+
+// SAFETY: the GEMM divides what lies there among the threads.
+unsafe impl Sync for Address {}
+
+impl Address {
+    fn get(&self) -> *mut f32 {
+        self.0
+    }
+}

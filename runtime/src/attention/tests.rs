@@ -1,0 +1,185 @@
+use super::*;
+use crate::Pool;
+use crate::testing::{Buffer, Numbers, assert_close, bits};
+use crate::tiers::tests::available;
+
+/// A shape: key-value heads, query heads of each, width of a head, tokens of a slot's room.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    kv_heads: usize,
+    group: usize,
+    head_dim: usize,
+    tokens: usize,
+}
+
+/// Rows of a step: slot and positions, segment after segment.
+type Rows<'a> = &'a [(usize, &'a [i32])];
+
+/// One problem: queries, caches with not-a-numbers wherever nothing may be read.
+struct Problem {
+    shape: Shape,
+    segments: Vec<Segment>,
+    positions: Vec<i32>,
+    q: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    scale: f32,
+}
+
+impl Problem {
+    fn new(shape: Shape, slots: usize, rows: Rows, numbers: &mut Numbers) -> Problem {
+        let mut segments = Vec::new();
+        let mut positions = Vec::new();
+        let mut cache = vec![f32::NAN; slots * shape.kv_heads * shape.tokens * shape.head_dim];
+        let mut keys = cache.clone();
+        for (slot, seen) in rows {
+            let row_begin = positions.len();
+            positions.extend_from_slice(seen);
+            segments.push(Segment { slot: *slot, row_begin, row_end: positions.len() });
+            let present = *seen.last().unwrap() as usize + 1;
+            for head in 0..shape.kv_heads {
+                let begin = (slot * shape.kv_heads + head) * shape.tokens * shape.head_dim;
+                for i in begin..begin + present * shape.head_dim {
+                    keys[i] = numbers.real();
+                    cache[i] = numbers.real();
+                }
+            }
+        }
+        let q = numbers.reals(positions.len() * shape.kv_heads * shape.group * shape.head_dim);
+        // Scores of several units, so that the maximum matters.
+        let scale = 6.0 / (shape.head_dim as f32).sqrt();
+        Problem { shape, segments, positions, q, keys, values: cache, scale }
+    }
+
+    fn reference(&self) -> Vec<f64> {
+        let Shape { kv_heads, group, head_dim, tokens } = self.shape;
+        let mut out = Vec::new();
+        for segment in &self.segments {
+            for row in segment.row_begin..segment.row_end {
+                for head in 0..kv_heads * group {
+                    let q = &self.q[(row * kv_heads * group + head) * head_dim..][..head_dim];
+                    let at = |t: usize| ((segment.slot * kv_heads + head / group) * tokens + t) * head_dim;
+                    let seen = 0..=self.positions[row] as usize;
+                    let score = |t: usize| -> f64 {
+                        let key = &self.keys[at(t)..][..head_dim];
+                        q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
+                            * f64::from(self.scale)
+                    };
+                    let scores: Vec<f64> = seen.map(score).collect();
+                    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+                    for d in 0..head_dim {
+                        let terms = scores.iter().enumerate();
+                        let value = |t: usize| f64::from(self.values[at(t) + d]);
+                        out.push(terms.map(|(t, s)| (s - max).exp() * value(t)).sum::<f64>() / sum);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn run(&self, tier: Tier, threads: usize) -> Vec<f32> {
+        let Shape { kv_heads, group, head_dim, tokens } = self.shape;
+        let strides = [kv_heads * group * head_dim, group * head_dim, head_dim, 1];
+        let (q, out) = (Buffer::of(&self.q), Buffer::new(self.q.len()));
+        let (keys, values) = (Buffer::of(&self.keys), Buffer::of(&self.values));
+        let partials = Buffer::new(shared_scratch(tokens, kv_heads, group, head_dim));
+        Pool::new(threads).unwrap().run(&|worker| {
+            let args = AttentionArgs {
+                tier,
+                q: View::new(q.get(), strides),
+                out: View::new(out.get(), strides),
+                keys: keys.get(),
+                values: values.get(),
+                tokens,
+                positions: self.positions.as_ptr(),
+                segments: &self.segments,
+                kv_heads,
+                group,
+                head_dim,
+                scale: self.scale,
+                partials: partials.get(),
+            };
+            // SAFETY: the buffers have the sizes given.
+            unsafe { attention(worker, &args, &mut vec![f32::NAN; thread_scratch(head_dim)]) };
+        });
+        partials.values();
+        out.values()
+    }
+
+    fn check(&self) {
+        let want = self.reference();
+        for tier in available() {
+            let got = self.run(tier, 1);
+            assert_close(&got, &want, 1.0, 5e-6, &format!("{tier} {:?} {:?}", self.shape, self.segments));
+            for threads in 2..=3 {
+                assert_eq!(bits(&self.run(tier, threads)), bits(&got), "{tier}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_head_and_group() {
+    let mut numbers = Numbers::new(1);
+    for head_dim in [1, 5, 8, 16, 20, 32, 48, 64, 128] {
+        for (kv_heads, group) in [(1, 1), (2, 3), (1, 4), (3, 8)] {
+            let shape = Shape { kv_heads, group, head_dim, tokens: 40 };
+            let positions: Vec<i32> = (0..19).collect();
+            Problem::new(shape, 1, &[(0, &positions)], &mut numbers).check();
+        }
+    }
+}
+
+#[test]
+fn a_group_wider_than_a_tile() {
+    let shape = Shape { kv_heads: 2, group: 71, head_dim: 8, tokens: 700 };
+    Problem::new(shape, 1, &[(0, &[0, 1, 2])], &mut Numbers::new(2)).check();
+    Problem::new(shape, 1, &[(0, &[680])], &mut Numbers::new(2)).check();
+}
+
+#[test]
+fn prefill_in_two_chunks() {
+    let shape = Shape { kv_heads: 2, group: 4, head_dim: 32, tokens: 300 };
+    let mut numbers = Numbers::new(3);
+    let all: Vec<i32> = (0..300).collect();
+    Problem::new(shape, 1, &[(0, &all[..170])], &mut numbers).check();
+    Problem::new(shape, 1, &[(0, &all[170..])], &mut numbers).check();
+}
+
+#[test]
+fn mixed_batches() {
+    let shape = Shape { kv_heads: 2, group: 2, head_dim: 16, tokens: 200 };
+    let prefill: Vec<i32> = (64..131).collect();
+    let rows: Rows = &[(3, &[70]), (0, &prefill), (5, &[0]), (1, &[63]), (2, &[64, 65, 128]), (4, &[199])];
+    Problem::new(shape, 7, rows, &mut Numbers::new(4)).check();
+}
+
+#[test]
+fn a_single_row_with_few_and_many_tokens() {
+    let mut numbers = Numbers::new(5);
+    for position in [0, 1, 62, 63, 64, 511, 512, 513, 1023, 1024, 1500] {
+        let shape = Shape { kv_heads: 2, group: 3, head_dim: 24, tokens: 1501 };
+        Problem::new(shape, 2, &[(1, &[position])], &mut numbers).check();
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let shape = Shape { kv_heads: 1, group: 2, head_dim: 16, tokens: 600 };
+    let mut problem = Problem::new(shape, 1, &[(0, &[599])], &mut Numbers::new(6));
+    problem.scale = 200.0;
+    let want = problem.reference();
+    for tier in available() {
+        // Errors of the scores, a few units in the last place of a thousand, are what the exponential sees.
+        assert_close(&problem.run(tier, 2), &want, 1.0, 2e-3, tier.name());
+    }
+}
+
+#[test]
+fn no_rows() {
+    let shape = Shape { kv_heads: 1, group: 2, head_dim: 16, tokens: 6 };
+    let problem = Problem::new(shape, 1, &[], &mut Numbers::new(7));
+    assert!(problem.run(Tier::detect(), 2).is_empty());
+}

@@ -1,0 +1,69 @@
+//! A step allocates nothing once everything has been touched.
+
+mod tiny;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> usize {
+    ALLOCATIONS.load(Ordering::SeqCst)
+}
+
+// One test in this file: another would allocate on its own thread meanwhile.
+#[test]
+fn a_step_allocates_nothing() {
+    let prompt = tiny::prompt(1, 20);
+    let mut counted = Vec::new();
+    for threads in [1, 2] {
+        for profiling in [false, true] {
+            let mut model = tiny::generator(threads);
+            model.session_mut().set_profiling(profiling);
+            let round = |model: &mut llamac_runtime::Generator| {
+                model.prefill(0, &prompt).unwrap();
+                model.prefill(1, &prompt[..5]).unwrap();
+                model.score(2, &prompt, |_, _| {}).unwrap();
+                for token in 0..10 {
+                    model.decode(&[(0, token)]).unwrap();
+                    model.decode(&[(1, token), (2, token), (0, token)]).unwrap();
+                }
+                model.fork(0, 1).unwrap();
+                model.clear();
+            };
+            round(&mut model);
+            let before = allocations();
+            round(&mut model);
+            counted.push((threads, profiling, allocations() - before));
+        }
+    }
+    assert!(counted.iter().all(|c| c.2 == 0), "threads, profiling, allocations: {counted:?}");
+    let before = allocations();
+    drop(std::hint::black_box(vec![1u8; 10]));
+    assert!(allocations() > before, "the allocator does not count");
+}

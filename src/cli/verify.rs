@@ -1,0 +1,57 @@
+//! `llamac verify`: interpreter against unfused against fused.
+
+use super::args::{TableFormat, VerifyArgs};
+use super::table::Table;
+use super::{Result, failure, ids, output, run, setup};
+use llamac::verify::{Settings, verify};
+use serde_json::json;
+use std::process::ExitCode;
+
+/// Rows whose outputs are compared in one step of a language model.
+const OUTPUTS: usize = 16;
+
+/// Prints a line per entry, output and comparison; fails if one is past its tolerance.
+pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
+    let ids = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
+    let options = setup::options(args.fusion.fusion, &args.compile)?;
+    let tier = setup::tier(args.threads.tier.as_deref())?;
+    let mut model = setup::open(&args.model, &args.compile, Some(OUTPUTS))?;
+    if let Some(ids) = &ids {
+        run::check_prompt(ids, run::vocabulary(&model), model.graph.bounds.tokens)?;
+    }
+    if model.source.is_none() {
+        eprintln!("weights and inputs: seeded ({})", args.seed);
+        model.seed_weights(args.seed);
+    }
+    let pool = setup::pool(args.threads.threads)?;
+    let settings = Settings { options, tier, ids, rows: args.rows, seed: args.seed };
+    let differences = verify(&model, &settings, &pool)?;
+    let columns =
+        ["entry", "output", "found", "expected", "relative error", "allowed", "largest difference", "at", "verdict"];
+    let mut table = Table::new(&columns);
+    let scientific = |x: f64| match args.format {
+        TableFormat::Md => json!(format!("{x:.2e}")),
+        _ => json!(x),
+    };
+    for d in &differences {
+        table.row(vec![
+            json!(d.entry),
+            json!(d.output),
+            json!(d.found),
+            json!(d.expected),
+            scientific(d.relative),
+            scientific(d.tolerance),
+            scientific(d.largest),
+            json!(d.at),
+            json!(if d.agrees() { "agrees" } else { "DIFFERS" }),
+        ]);
+    }
+    output::print(&table.render(args.format))?;
+    match differences.iter().find(|d| !d.agrees()) {
+        None => Ok(ExitCode::SUCCESS),
+        Some(d) => Err(failure(format!(
+            "{} code differs from the {} in entry {}, output {:?}: relative error {:.2e}, allowed {:.0e}, largest at {}",
+            d.found, d.expected, d.entry, d.output, d.relative, d.tolerance, d.at
+        ))),
+    }
+}

@@ -1,0 +1,311 @@
+//! Does compiled code compute what the graph says? The interpreter (f64), unfused code and fused code side by side.
+
+use crate::compile::{self, CompileError};
+use crate::model::Model;
+use llamac_ir::interp::{Input, InterpError, Interpreter};
+use llamac_ir::{DType, Dim, Op, Sym, Type};
+use llamac_passes::{FusionSet, Options};
+use llamac_runtime::{Data, Pool, Session, StepError, Tier};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What to verify with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Switches of the fused build; the unfused one has the same but for the fusions.
+    pub options: Options,
+    /// The instruction tier.
+    pub tier: Tier,
+    /// Tokens of the prompt, if the graph has an input `tokens`; else seeded.
+    pub ids: Option<Vec<u32>>,
+    /// Rows of the first step where no ids are given; at most the graph's bound is taken.
+    pub rows: usize,
+    /// Seed of absent inputs.
+    pub seed: u64,
+}
+
+/// Steps of one row after the first step, so that both entries run.
+const SINGLE_ROWS: usize = 3;
+
+/// One comparison.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The entry that ran: `decode` or `rows`.
+    pub entry: String,
+    /// The output.
+    pub output: String,
+    /// What is compared: `unfused` or `fused`.
+    pub found: &'static str,
+    /// With what: `interpreter` or `unfused`.
+    pub expected: &'static str,
+    /// ‖found − expected‖ / ‖expected‖ over all steps of the entry.
+    pub relative: f64,
+    /// The largest |found − expected|.
+    pub largest: f64,
+    /// Where that is: step, then the indices into the output.
+    pub at: String,
+    /// The relative error that is allowed.
+    pub tolerance: f64,
+}
+
+impl Difference {
+    /// Whether the two agree.
+    pub fn agrees(&self) -> bool {
+        self.relative <= self.tolerance
+    }
+}
+
+/// Why nothing could be compared.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum VerifyError {
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Interp(#[from] InterpError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error("{path} is a graph without weights")]
+    NoWeights { path: String },
+    #[error("a prompt of {found} ids was given, expected 1 to {most} (chunk and context)")]
+    Ids { found: usize, most: usize },
+}
+
+/// f32 throughout: rounding of sums over some thousand terms, layer upon layer, stays below this (the goldens' tolerance).
+const TOLERANCE_F32: f64 = 1e-5;
+/// With 16-bit weights, whose values are fewer and larger in spread.
+const TOLERANCE_16BIT: f64 = 2e-5;
+
+/// Runs the same steps through all three and compares every output.
+///
+/// # Errors
+/// A model that cannot be compiled or run.
+pub fn verify(model: &Model, settings: &Settings, pool: &Arc<Pool>) -> Result<Vec<Difference>, VerifyError> {
+    let source = model
+        .source
+        .as_deref()
+        .ok_or_else(|| VerifyError::NoWeights { path: model.path.display().to_string() })?;
+    let steps = steps(model, settings)?;
+    let mut unfused = build(model, &settings.options.clone().with_fusion(FusionSet::None), settings, pool)?;
+    let mut fused = build(model, &settings.options, settings, pool)?;
+    let mut interpreter = Interpreter::<f64>::new(&model.graph, source);
+    let sixteen = model.graph.order().iter().any(|&i| {
+        matches!(model.graph.op(i), Op::Weight(_)) && model.graph.ty(model.graph.result(i)).dtype != DType::F32
+    });
+    let tolerance = if sixteen { TOLERANCE_16BIT } else { TOLERANCE_F32 };
+
+    let mut sums: Vec<Sum> = vec![];
+    for (index, step) in steps.iter().enumerate() {
+        let entry = if step.rows == 1 { "decode" } else { "rows" };
+        let inputs: Vec<(&str, Data<'_>)> = step.inputs.iter().map(|i| (i.name.as_str(), i.data())).collect();
+        let sizes = fused.step(&inputs)?.sizes();
+        unfused.step(&inputs)?;
+        let inputs: Vec<(&str, Input<'_>)> = step.inputs.iter().map(|i| (i.name.as_str(), i.input())).collect();
+        let judged = interpreter.step(sizes, &inputs)?;
+        for (o, (name, _)) in model.graph.outputs().iter().enumerate() {
+            let reference: Vec<f64> = match &judged[o].data {
+                llamac_ir::interp::Data::Int(v) => v.iter().map(|&x| f64::from(x)).collect(),
+                llamac_ir::interp::Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+                _ => judged[o].floats().to_vec(),
+            };
+            let plain = unfused.outputs().map(|out| numbers(out.at(o))).unwrap_or_default();
+            let fast = fused.outputs().map(|out| numbers(out.at(o))).unwrap_or_default();
+            for (found, expected, a, b) in [
+                ("unfused", "interpreter", &plain, &reference),
+                ("fused", "interpreter", &fast, &reference),
+                ("fused", "unfused", &fast, &plain),
+            ] {
+                Sum::of(&mut sums, entry, name, found, expected).add(index, &judged[o].dims, a, b);
+            }
+        }
+    }
+    Ok(sums.into_iter().map(|s| s.finish(tolerance)).collect())
+}
+
+fn build(model: &Model, options: &Options, settings: &Settings, pool: &Arc<Pool>) -> Result<Session, CompileError> {
+    let compiled = compile::compile(model.graph.clone(), options)?;
+    let (weights, _) = compile::pack_weights(&compiled, model, pool.threads(), &mut |_, _| {})?;
+    compile::session(&compiled, weights, Arc::clone(pool), settings.tier)
+}
+
+/// The inputs of one step.
+struct Step {
+    rows: usize,
+    inputs: Vec<Given>,
+}
+
+struct Given {
+    name: String,
+    values: Values,
+}
+
+enum Values {
+    Float(Vec<f32>),
+    Int(Vec<i32>),
+}
+
+impl Given {
+    fn data(&self) -> Data<'_> {
+        match &self.values {
+            Values::Float(v) => Data::F32(v),
+            Values::Int(v) => Data::I32(v),
+        }
+    }
+
+    fn input(&self) -> Input<'_> {
+        match &self.values {
+            Values::Float(v) => Input::Float(v),
+            Values::Int(v) => Input::Int(v),
+        }
+    }
+}
+
+/// One step of several rows, then some of one row, all of slot 0.
+fn steps(model: &Model, settings: &Settings) -> Result<Vec<Step>, VerifyError> {
+    let graph = &model.graph;
+    let b = graph.bounds;
+    let most = b.rows.min(b.tokens.max(1));
+    let ids = settings.ids.as_deref().unwrap_or(&[]);
+    if settings.ids.is_some() && (ids.is_empty() || ids.len() > most) {
+        return Err(VerifyError::Ids { found: ids.len(), most });
+    }
+    let uses = |sym: Sym| graph.order().iter().any(|&i| graph.ty(graph.result(i)).dims.contains(&Dim::Sym(sym)));
+    // What has no rows of tokens is not bound by the context.
+    let most = if uses(Sym::Tokens) { most } else { b.rows };
+    let first = if ids.is_empty() { settings.rows.clamp(1, most) } else { ids.len() };
+    let mut random = SplitMix(settings.seed);
+    let mut steps = vec![];
+    let mut position = 0;
+    for n in std::iter::once(first).chain(std::iter::repeat_n(1, SINGLE_ROWS)) {
+        if uses(Sym::Tokens) && position + n > b.tokens {
+            break;
+        }
+        let outputs = n.min(b.outputs);
+        let mut inputs = vec![];
+        for &inst in graph.order() {
+            let Op::Input { name, limit } = graph.op(inst) else { continue };
+            let ty = graph.ty(graph.result(inst));
+            let count = count(ty, n, outputs, position + n);
+            let values = match (name.as_str(), ty.dtype) {
+                ("tokens", DType::I32) if !ids.is_empty() && steps.is_empty() => {
+                    Values::Int(ids.iter().map(|&i| i as i32).collect())
+                }
+                ("positions", DType::I32) => Values::Int((position..position + count).map(|p| p as i32).collect()),
+                ("slots", DType::I32) => Values::Int(vec![0; count]),
+                // The last rows: their results depend on most of the step.
+                ("outputs", DType::I32) => Values::Int((n - count.min(n)..n).map(|r| r as i32).collect()),
+                (_, DType::I32) => {
+                    let limit = limit.unwrap_or(16).max(1) as u64;
+                    Values::Int((0..count).map(|_| (random.next() % limit) as i32).collect())
+                }
+                _ => Values::Float((0..count).map(|_| random.signed()).collect()),
+            };
+            inputs.push(Given { name: name.clone(), values });
+        }
+        steps.push(Step { rows: n, inputs });
+        position += n;
+    }
+    Ok(steps)
+}
+
+fn count(ty: &Type, rows: usize, outputs: usize, tokens: usize) -> usize {
+    ty.elements().value(&llamac_ir::Sizes { rows, outputs, tokens })
+}
+
+fn numbers(data: Data<'_>) -> Vec<f64> {
+    match data {
+        Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        Data::Bool(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        // The bits of a 16-bit float are widened as the formats define them.
+        Data::F16(v) => v.iter().map(|&b| half::f16::from_bits(b).to_f64()).collect(),
+        Data::BF16(v) => v.iter().map(|&b| half::bf16::from_bits(b).to_f64()).collect(),
+    }
+}
+
+/// A difference while it is summed up over steps.
+struct Sum {
+    of: Difference,
+    difference: f64,
+    norm: f64,
+}
+
+impl Sum {
+    fn of<'a>(
+        sums: &'a mut Vec<Sum>,
+        entry: &str,
+        output: &str,
+        found: &'static str,
+        expected: &'static str,
+    ) -> &'a mut Sum {
+        let same = |s: &Sum| {
+            s.of.entry == entry && s.of.output == output && s.of.found == found && s.of.expected == expected
+        };
+        let at = sums.iter().position(same).unwrap_or_else(|| {
+            let of = Difference {
+                entry: entry.into(),
+                output: output.into(),
+                found,
+                expected,
+                relative: 0.0,
+                largest: 0.0,
+                at: String::new(),
+                tolerance: 0.0,
+            };
+            sums.push(Sum { of, difference: 0.0, norm: 0.0 });
+            sums.len() - 1
+        });
+        &mut sums[at]
+    }
+
+    fn add(&mut self, step: usize, dims: &[usize], found: &[f64], expected: &[f64]) {
+        if found.len() != expected.len() {
+            self.difference = f64::INFINITY;
+            return;
+        }
+        for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+            // Equal infinities agree; a NaN on one side only does not.
+            let d = if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() };
+            let d = if d.is_nan() { f64::INFINITY } else { d };
+            self.difference += d * d;
+            self.norm += if b.is_finite() { b * b } else { 0.0 };
+            if d > self.of.largest || self.of.at.is_empty() {
+                self.of.largest = d;
+                self.of.at = place(step, dims, i);
+            }
+        }
+    }
+
+    fn finish(mut self, tolerance: f64) -> Difference {
+        self.of.relative = if self.difference == 0.0 { 0.0 } else { (self.difference / self.norm).sqrt() };
+        self.of.tolerance = tolerance;
+        self.of
+    }
+}
+
+fn place(step: usize, dims: &[usize], mut flat: usize) -> String {
+    let mut index = vec![0; dims.len()];
+    for (slot, &n) in index.iter_mut().zip(dims).rev() {
+        *slot = flat % n.max(1);
+        flat /= n.max(1);
+    }
+    format!("step {step}, {index:?}")
+}
+
+/// Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// −1 to 1.
+    fn signed(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
