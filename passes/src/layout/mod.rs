@@ -30,7 +30,7 @@ mod panels;
 mod real;
 mod unfuse;
 
-use llamac_ir::{Graph, Value};
+use llamac_ir::Graph;
 use thiserror::Error;
 
 /// What `layout` decided.
@@ -73,23 +73,18 @@ pub struct CopyMade {
 /// Why a graph has no layout.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LayoutError {
-    /// An attention fusion whose cache is no state.
-    #[error("step `{step}`: operand {operand} is {found}, expected a state for its cache")]
-    CacheIsNoState {
+    /// An attention fusion over something else than queries and caches.
+    #[error(
+        "step `{step}`: `fusion attention` takes queries and a state each of keys and values, found {queries} and {caches}; \
+         `--disable fuse-attention` compiles it without"
+    )]
+    NoAttention {
         /// The step.
         step: String,
-        /// Which operand.
-        operand: usize,
-        /// What it is.
-        found: Value,
-    },
-    /// An attention fusion with other operands than q, keys, values, slots, positions.
-    #[error("step `{step}`: `fusion attention` takes q, keys, values, slots and positions, found {found} operands")]
-    AttentionOperands {
-        /// The step.
-        step: String,
-        /// How many it has.
-        found: usize,
+        /// How many operands are states.
+        caches: usize,
+        /// How many are neither states nor indices.
+        queries: usize,
     },
 }
 

@@ -183,18 +183,24 @@ impl Real<'_> {
     fn fusion(&mut self, fusion: &Fusion, operands: &mut [Value], reader: &str) -> Result<(), LayoutError> {
         match fusion.kind {
             FusionKind::Attention => {
-                let [q, keys, values, slots, positions] = operands else {
-                    return Err(LayoutError::AttentionOperands { step: reader.into(), found: operands.len() });
-                };
-                for (operand, value) in [(1, *keys), (2, *values)] {
-                    if !is_state(&self.out, value) {
-                        return Err(LayoutError::CacheIsNoState { step: reader.into(), operand, found: value });
+                // Caches are states, slots and positions are i32, and what is left are the queries.
+                let caches = operands.iter().filter(|&&v| is_state(&self.out, v)).count();
+                let mut queries = 0;
+                for operand in operands {
+                    if is_state(&self.out, *operand) {
+                        continue;
                     }
+                    let ty = self.out.ty(*operand).clone();
+                    *operand = if ty.dtype == DType::I32 {
+                        self.require_dense(*operand, reader)
+                    } else {
+                        queries += 1;
+                        self.require(*operand, reader, |g, a| need::last_axis_dense(g, a, &ty))
+                    };
                 }
-                let ty = self.out.ty(*q).clone();
-                *q = self.require(*q, reader, |g, a| need::last_axis_dense(g, a, &ty));
-                *slots = self.require_dense(*slots, reader);
-                *positions = self.require_dense(*positions, reader);
+                if caches == 0 || caches > 2 || queries != 1 {
+                    return Err(LayoutError::NoAttention { step: reader.into(), caches, queries });
+                }
             }
             FusionKind::Epilogue => {
                 if let Some(dot) = epilogue_dot(fusion) {
