@@ -8,6 +8,8 @@
 //! | f32, f16 | `[K][16]` | `k·16 + n` |
 //! | bf16 | `[⌈K/2⌉][16][2]` | `(k/2)·32 + n·2 + k%2` |
 //!
+//! A matrix that is made of several tensors is packed as one matrix of all their outputs, unless its recipe interleaves the
+//! panels of its parts: then each part is packed by itself, and panel `p` of part `i` of `P` becomes panel `p·P + i`.
 //! Outputs past N and the odd last input of bf16 are zero. Panels start at multiples of [`PANEL_ALIGN`] bytes.
 
 use crate::DType;

@@ -15,10 +15,11 @@ pub enum Recipe {
         /// How many heads the rows belong to.
         heads: usize,
     },
-    /// Parts one after the other along axis 0: `concat(R, R, …)`.
+    /// Parts one after the other along axis 0: `concat(R, R, …)`. In panels too: a panel may hold rows of two parts.
     Concat(Vec<Recipe>),
     /// Parts one after the other along axis 0 as far as indices go, but in memory panel 0 of each part comes first, then
-    /// panel 1 of each, …: `interleave_panels(R, R)`. All parts have the same shape. Only for weights in panels.
+    /// panel 1 of each, …: `interleave_panels(R, R)`. All parts have the same shape, and each part's last panel is padded.
+    /// Only for weights in panels, and only outermost (or in `widen`).
     InterleavePanels(Vec<Recipe>),
     /// Widened to f32 while it is packed: `widen(R)`.
     Widen(Box<Recipe>),

@@ -2,7 +2,7 @@
 
 use crate::tensors::{Tensors, packed, panels, permute, rows, t};
 use llamac_codegen::pack::{WeightPlan, pack};
-use llamac_formats::{PANEL_WIDTH, PanelLayout};
+use llamac_formats::{PANEL_WIDTH, PanelLayout, RopeScaling, RopeTable};
 use llamac_ir::{DType, Recipe, RopePart};
 
 #[test]
@@ -15,7 +15,7 @@ fn any_number_of_threads_makes_the_same_section() {
     plan.add_weight(Recipe::InterleavePanels(vec![t("a"), t("b")]), panels(DType::BF16, &[2000, 1001])).unwrap();
     plan.add_weight(t("small"), rows(DType::BF16, &[7])).unwrap();
     plan.add_weight(permute(t("b"), 50), rows(DType::BF16, &[1000, 1001])).unwrap();
-    let table = llamac_formats::RopeTable { theta: 1e4, head_dim: 64, scaling: llamac_formats::RopeScaling::Default };
+    let table = RopeTable { theta: 1e4, head_dim: 64, scaling: RopeScaling::Default };
     plan.add_rope(table, RopePart::Cos, 9000).unwrap();
     let one = packed(&plan, &source, 1).unwrap();
     for threads in [0, 2, 3, 8] {
@@ -35,44 +35,88 @@ fn released_rows(source: &Tensors, name: &str, row_bytes: usize, rows: usize) ->
     gone
 }
 
+/// A recipe over large tensors: where each tensor's rows go, and how many rows of a tensor are let go together.
+struct Case {
+    recipe: Recipe,
+    /// From tensor and row to panel and lane.
+    place: fn(&str, usize) -> (usize, usize),
+    together: usize,
+}
+
+/// Rows of each of the tensors `v` and `w`, and their inputs.
+const ROWS: usize = 10_000;
+const INPUTS: usize = 1024;
+
+fn row_of(logical: usize) -> (usize, usize) {
+    (logical / PANEL_WIDTH, logical % PANEL_WIDTH)
+}
+
+fn cases() -> [Case; 3] {
+    const HEAD: usize = ROWS / 4;
+    let parts = || vec![t("v"), t("w")];
+    [
+        Case {
+            recipe: Recipe::Concat(parts()),
+            place: |name, row| row_of(usize::from(name == "w") * ROWS + row),
+            together: 1,
+        },
+        Case {
+            recipe: Recipe::InterleavePanels(parts()),
+            place: |name, row| (row / PANEL_WIDTH * 2 + usize::from(name == "w"), row % PANEL_WIDTH),
+            together: 1,
+        },
+        Case {
+            recipe: permute(Recipe::Concat(parts()), 8),
+            place: |name, row| {
+                let row = usize::from(name == "w") * ROWS + row;
+                let i = row % HEAD;
+                row_of(row - i + i / 2 + i % 2 * (HEAD / 2))
+            },
+            together: HEAD,
+        },
+    ]
+}
+
 #[test]
-fn a_large_tensor_is_released_behind_the_reader_and_never_before() {
-    let (n, k, heads) = (20_000, 1024, 4);
+fn large_tensors_are_released_behind_the_reader_and_never_before() {
     let mut source = Tensors::default();
-    source.add("w", DType::F32, &[n, k]);
-    let layout = PanelLayout { dtype: DType::F32, k };
-    let head = n / heads;
-    let permuted = |row: usize| {
-        let (first, i) = (row / head * head, row % head);
-        first + if i < head / 2 { 2 * i } else { 2 * (i - head / 2) + 1 }
-    };
-    let plain: &dyn Fn(usize) -> usize = &|row| row;
-    for (recipe, from) in [(t("w"), plain), (permute(t("w"), heads), &permuted)] {
+    source.add("v", DType::F32, &[ROWS, INPUTS]);
+    source.add("w", DType::F32, &[ROWS, INPUTS]);
+    let layout = PanelLayout { dtype: DType::F32, k: INPUTS };
+    let bytes = 2 * ROWS * INPUTS * 4;
+    for Case { recipe, place, together } in cases() {
         source.released.lock().unwrap().clear();
         let mut plan = WeightPlan::new();
-        plan.add_weight(recipe.clone(), panels(DType::F32, &[n, k])).unwrap();
+        plan.add_weight(recipe.clone(), panels(DType::F32, &[2 * ROWS, INPUTS])).unwrap();
         let mut out = vec![0xaa; plan.total_bytes()];
         let (mut calls, mut last) = (0, 0);
         pack(&plan, &source, &mut out, 2, &mut |done, total| {
-            assert_eq!(total, n * k * 4);
+            assert_eq!(total, bytes);
             assert!(done > last && done <= total, "{last}, then {done} of {total}");
             (calls, last) = (calls + 1, done);
-            let gone = released_rows(&source, "w", k * 4, n);
-            let packed = done / layout.panel_bytes() * PANEL_WIDTH;
-            assert!((packed..n).all(|row| !gone[from(row)]), "{recipe}: a row that is still needed is gone");
-            // All that is needed no more has gone, but for the head that is being reordered.
-            let behind = if recipe == t("w") { packed } else { packed / head * head };
-            assert!(gone[..behind].iter().all(|&g| g), "{recipe}: what was read is still there");
+            let packed = |name: &str, row: usize| place(name, row).0 < done / layout.panel_bytes();
+            for name in ["v", "w"] {
+                let gone = released_rows(&source, name, INPUTS * 4, ROWS);
+                for (row, &gone) in gone.iter().enumerate() {
+                    assert!(packed(name, row) || !gone, "{recipe}: row {row} of {name} is gone and still needed");
+                }
+                let needed = (0..ROWS).find(|&row| !packed(name, row)).unwrap_or(ROWS);
+                let behind = needed / together * together;
+                assert!(gone[..behind].iter().all(|&g| g), "{recipe}: rows of {name} before {behind} are still there");
+            }
         })
         .unwrap();
-        assert_eq!(last, n * k * 4);
-        assert!(calls >= 2, "{calls} reports of progress");
-        assert_eq!(source.released.lock().unwrap().last().unwrap(), &("w".to_owned(), 0..usize::MAX));
-        let value = |row: usize, input: usize| &source.named["w"].bytes[(from(row) * k + input) * 4..][..4];
-        for row in (0..n).step_by(7) {
-            for input in (0..k).step_by(11) {
-                let at = row / PANEL_WIDTH * layout.panel_bytes() + layout.index(row % PANEL_WIDTH, input) * 4;
-                assert_eq!(&out[at..at + 4], value(row, input), "{recipe}: row {row}, input {input}");
+        assert_eq!(last, bytes);
+        assert!(calls >= 3, "{calls} reports of progress");
+        for name in ["v", "w"] {
+            assert!(source.released.lock().unwrap().contains(&(name.to_owned(), 0..usize::MAX)));
+            for row in (0..ROWS).step_by(7) {
+                let (panel, lane) = place(name, row);
+                for input in (0..INPUTS).step_by(11) {
+                    let at = panel * layout.panel_bytes() + layout.index(lane, input) * 4;
+                    let value = &source.named[name].bytes[(row * INPUTS + input) * 4..][..4];
+                    assert_eq!(&out[at..at + 4], value, "{recipe}: row {row} of {name}, input {input}");
+                }
             }
         }
     }
