@@ -71,8 +71,19 @@ pub fn compile(mut graph: Graph, options: &Options) -> Result<Compiled, CompileE
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
     let plan = plan_with(&graph, plan::Options::default())?;
-    let code = llamac_codegen::compile(&graph, &plan, &llamac_codegen::Options::new(options, Target::Native))?;
+    let code = llamac_codegen::compile(&plan, &code_options(options))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
+}
+
+/// Code for this CPU, and what the program says of itself.
+fn code_options(options: &Options) -> llamac_codegen::Options {
+    llamac_codegen::Options {
+        target: Target::Native,
+        act: options.act.to_string(),
+        kv: options.kv.to_string(),
+        fusion: options.fusion.to_string(),
+        listings: false,
+    }
 }
 
 /// Packs weights into memory of their own. `progress` is told bytes done and bytes in all.

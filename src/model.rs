@@ -134,9 +134,12 @@ impl Model {
     }
 
     /// Gives a graph without weights seeded ones.
-    pub fn seed_weights(&mut self, seed: u64) {
+    ///
+    /// # Errors
+    /// Weights too large to be made up.
+    pub fn seed_weights(&mut self, seed: u64) -> Result<(), OpenError> {
         if self.source.is_some() {
-            return;
+            return Ok(());
         }
         let mut declared = vec![];
         for &inst in self.graph.order() {
@@ -154,7 +157,8 @@ impl Model {
                 }
             }
         }
-        self.source = Some(Box::new(SeededTensors::new(seed, declared)));
+        self.source = Some(Box::new(SeededTensors::new(seed, declared)?));
+        Ok(())
     }
 
     /// Tokens that end a text.
