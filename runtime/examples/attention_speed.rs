@@ -6,6 +6,7 @@
 //! arithmetic: GFLOP/s of the products that the mask leaves. Also the cost of a barrier.
 
 use llamac_runtime::attention::{AttentionArgs, Segment, attention, shared_scratch, thread_scratch};
+use llamac_runtime::machine::ask_for_huge_pages;
 use llamac_runtime::strided::View;
 use llamac_runtime::{Pool, Tier};
 use std::time::Instant;
@@ -18,7 +19,8 @@ const HEAD_DIM: usize = 64;
 const LAYERS: usize = 8;
 
 fn main() -> std::io::Result<()> {
-    let tier = std::env::args().nth(1).map_or(Tier::detect(), |t| Tier::from_name(&t).expect("portable, avx2 or avx512"));
+    let tier =
+        std::env::args().nth(1).map_or(Tier::detect(), |t| Tier::from_name(&t).expect("portable, avx2 or avx512"));
     assert!(tier.available(), "this machine lacks the tier {tier}");
     println!("{tier}, {KV_HEADS} key-value heads, {GROUP} query heads each, {HEAD_DIM} wide");
     for threads in [1, 2] {
@@ -68,8 +70,7 @@ fn measure(pool: &Pool, tier: Tier, rows: usize, tokens: usize) -> f64 {
     let layer = KV_HEADS * tokens * HEAD_DIM;
     let mut q: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32 / 13.0).collect();
     let mut out = vec![0.0f32; rows * width];
-    let keys: Vec<f32> = (0..LAYERS * layer).map(|i| (i % 11) as f32 / 11.0).collect();
-    let values = keys.clone();
+    let (keys, values) = (cache(LAYERS * layer), cache(LAYERS * layer));
     let positions: Vec<i32> = (tokens - rows..tokens).map(|t| t as i32).collect();
     let mut partials = vec![0.0f32; shared_scratch(tokens, KV_HEADS, GROUP, HEAD_DIM)];
     let (q, out, partials) = (Address(q.as_mut_ptr()), Address(out.as_mut_ptr()), Address(partials.as_mut_ptr()));
@@ -103,6 +104,14 @@ fn measure(pool: &Pool, tier: Tier, rows: usize, tokens: usize) -> f64 {
         best = best.min(start.elapsed().as_secs_f64());
     }
     best
+}
+
+/// A cache, in huge pages where the system gives them.
+fn cache(elements: usize) -> Vec<f32> {
+    let mut cache = Vec::with_capacity(elements);
+    ask_for_huge_pages(cache.as_ptr() as *const u8, 4 * elements);
+    cache.extend((0..elements).map(|i| (i % 11) as f32 / 11.0));
+    cache
 }
 
 /// An address that every thread of the pool may use.
