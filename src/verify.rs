@@ -84,7 +84,9 @@ pub fn verify(model: &Model, settings: &Settings, pool: &Arc<Pool>) -> Result<Ve
     let source =
         model.source.as_deref().ok_or_else(|| VerifyError::NoWeights { path: model.path.display().to_string() })?;
     let steps = steps(model, settings)?;
-    let mut unfused = build(model, &settings.options.clone().with_fusion(FusionSet::None), settings, pool)?;
+    let mut plain = settings.options.clone();
+    plain.fusion = FusionSet::None;
+    let mut unfused = build(model, &plain, settings, pool)?;
     let mut fused = build(model, &settings.options, settings, pool)?;
     let mut interpreter = Interpreter::<f64>::new(&model.graph, source);
     let sixteen = model.graph.order().iter().any(|&i| {
@@ -121,7 +123,7 @@ pub fn verify(model: &Model, settings: &Settings, pool: &Arc<Pool>) -> Result<Ve
 }
 
 fn build(model: &Model, options: &Options, settings: &Settings, pool: &Arc<Pool>) -> Result<Session, CompileError> {
-    let compiled = compile::compile(model.graph.clone(), options)?;
+    let compiled = compile::compile(model.graph.clone(), options, false)?;
     let (weights, _) = compile::pack_weights(&compiled, model, pool.threads(), &mut |_, _| {})?;
     compile::session(&compiled, weights, Arc::clone(pool), settings.tier)
 }

@@ -45,12 +45,20 @@ impl Target {
     /// If Cranelift does not know the machine, or the machine lacks what kernels need at least (SSE 4.1 on x86-64).
     pub fn isa(self) -> Result<OwnedTargetIsa> {
         let failed = |reason: String| CodegenError::Target { target: self.name().into(), reason };
-        let mut builder = match self {
+        let builder = match self {
             Target::Native => cranelift_native::builder().map_err(|e| failed(e.into()))?,
             _ => {
                 let triple = Triple { architecture: target_lexicon::Architecture::X86_64, ..Triple::host() };
                 let mut builder = isa::lookup(triple).map_err(|e| failed(e.to_string()))?;
-                builder.enable(self.name()).map_err(|e| failed(e.to_string()))?;
+                // The presets of v3 and v4 leave out the features that theirs stand on.
+                let implied: &[&str] = match self {
+                    Target::X86V4 => &["has_avx", "has_avx512f"],
+                    Target::X86V3 => &["has_avx"],
+                    _ => &[],
+                };
+                for name in std::iter::once(&self.name()).chain(implied) {
+                    builder.enable(name).map_err(|e| failed(e.to_string()))?;
+                }
                 builder
             }
         };
@@ -66,15 +74,14 @@ impl Target {
         ] {
             flags.set(name, value).map_err(|e| failed(e.to_string()))?;
         }
-        let _ = &mut builder;
         builder.finish(settings::Flags::new(flags)).map_err(|e| failed(e.to_string()))
     }
 }
 
 /// Whether the target multiplies and adds in one instruction.
 pub(crate) fn has_fma(isa: &dyn isa::TargetIsa) -> bool {
-    isa.isa_flags().iter().any(|f| f.name == "has_fma" && f.as_bool() == Some(true))
-        || matches!(isa.triple().architecture, target_lexicon::Architecture::Aarch64(_))
+    let has = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
+    has("has_fma") && has("has_avx") || matches!(isa.triple().architecture, target_lexicon::Architecture::Aarch64(_))
 }
 
 impl fmt::Display for Target {

