@@ -5,7 +5,7 @@ use llamac_codegen::pack::{PackError, PackReport, pack};
 use llamac_codegen::{CodegenError, Target};
 use llamac_ir::Graph;
 use llamac_passes::manager::{Finished, PassError, When};
-use llamac_passes::plan::{Plan, PlanError, plan_with};
+use llamac_passes::plan::{self, Plan, PlanError, plan_with};
 use llamac_passes::{Options, pipeline};
 use llamac_runtime::{Executable, LoadError, OpenError, Pool, Region, Session, Tier};
 use std::ops::ControlFlow;
@@ -70,9 +70,20 @@ pub fn run_passes(
 pub fn compile(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
-    let plan = plan_with(&graph, options.plan())?;
-    let code = llamac_codegen::compile(&plan, &llamac_codegen::Options::new(&graph.name, options, Target::Native))?;
+    let plan = plan_with(&graph, plan::Options::default())?;
+    let code = llamac_codegen::compile(&plan, &code_options(options))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
+}
+
+/// Code for this CPU, and what the program says of itself.
+fn code_options(options: &Options) -> llamac_codegen::Options {
+    llamac_codegen::Options {
+        target: Target::Native,
+        act: options.act.to_string(),
+        kv: options.kv.to_string(),
+        fusion: options.fusion.to_string(),
+        listings: false,
+    }
 }
 
 /// Packs weights into memory of their own. `progress` is told bytes done and bytes in all.
@@ -114,6 +125,6 @@ struct Kernels(llamac_codegen::JitCode);
 // generated with the signatures that the program's steps state and reach memory through their arguments alone.
 unsafe impl llamac_runtime::Code for Kernels {
     fn address(&self, kernel: usize) -> *const u8 {
-        self.0.address(kernel)
+        self.0.addresses()[kernel]
     }
 }

@@ -115,11 +115,9 @@ impl Model {
         llamac_ir::verify::verify(&graph)
             .map_err(|e| OpenError::Text { message: format!("{}: {e}", path.display()) })?;
         let b = graph.bounds;
-        for (option, given, has) in [
-            ("-c", sizes.context, b.tokens),
-            ("--chunk", sizes.chunk, b.rows),
-            ("--slots", sizes.slots, b.slots),
-        ] {
+        for (option, given, has) in
+            [("-c", sizes.context, b.tokens), ("--chunk", sizes.chunk, b.rows), ("--slots", sizes.slots, b.slots)]
+        {
             if let Some(found) = given.filter(|&g| g != has) {
                 let expected = format!("{has}, which {} was written for", path.display());
                 return Err(OpenError::Size { option, found, expected });
@@ -136,9 +134,12 @@ impl Model {
     }
 
     /// Gives a graph without weights seeded ones.
-    pub fn seed_weights(&mut self, seed: u64) {
+    ///
+    /// # Errors
+    /// Weights too large to be made up.
+    pub fn seed_weights(&mut self, seed: u64) -> Result<(), OpenError> {
         if self.source.is_some() {
-            return;
+            return Ok(());
         }
         let mut declared = vec![];
         for &inst in self.graph.order() {
@@ -156,7 +157,8 @@ impl Model {
                 }
             }
         }
-        self.source = Some(Box::new(SeededTensors::new(seed, declared)));
+        self.source = Some(Box::new(SeededTensors::new(seed, declared)?));
+        Ok(())
     }
 
     /// Tokens that end a text.

@@ -81,12 +81,12 @@ const TOLERANCE_16BIT: f64 = 2e-5;
 /// # Errors
 /// A model that cannot be compiled or run.
 pub fn verify(model: &Model, settings: &Settings, pool: &Arc<Pool>) -> Result<Vec<Difference>, VerifyError> {
-    let source = model
-        .source
-        .as_deref()
-        .ok_or_else(|| VerifyError::NoWeights { path: model.path.display().to_string() })?;
+    let source =
+        model.source.as_deref().ok_or_else(|| VerifyError::NoWeights { path: model.path.display().to_string() })?;
     let steps = steps(model, settings)?;
-    let mut unfused = build(model, &settings.options.clone().with_fusion(FusionSet::None), settings, pool)?;
+    let mut plain = settings.options.clone();
+    plain.fusion = FusionSet::None;
+    let mut unfused = build(model, &plain, settings, pool)?;
     let mut fused = build(model, &settings.options, settings, pool)?;
     let mut interpreter = Interpreter::<f64>::new(&model.graph, source);
     let sixteen = model.graph.order().iter().any(|&i| {
@@ -238,9 +238,8 @@ impl Sum {
         found: &'static str,
         expected: &'static str,
     ) -> &'a mut Sum {
-        let same = |s: &Sum| {
-            s.of.entry == entry && s.of.output == output && s.of.found == found && s.of.expected == expected
-        };
+        let same =
+            |s: &Sum| s.of.entry == entry && s.of.output == output && s.of.found == found && s.of.expected == expected;
         let at = sums.iter().position(same).unwrap_or_else(|| {
             let of = Difference {
                 entry: entry.into(),

@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod builder;
+pub mod derived;
 pub mod entity;
 pub mod graph;
 pub mod infer;
@@ -18,7 +19,11 @@ pub mod interp;
 pub mod op;
 pub mod parse;
 pub mod print;
+pub mod prng;
+#[cfg(feature = "random")]
+pub mod random;
 pub mod recipe;
+pub mod seeded;
 pub mod source;
 pub mod types;
 pub mod verify;

@@ -15,6 +15,7 @@ pub mod fuse_attention;
 pub mod fuse_epilogue;
 pub mod fuse_rows;
 pub mod indexing;
+
 pub mod layout;
 pub mod ledger;
 pub mod live;

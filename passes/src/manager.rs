@@ -1,5 +1,6 @@
 //! Runs passes: verifies after each, times, counts instructions, lets an observer look.
 
+use crate::layout::LayoutReport;
 use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::pipeline::{Pass, Stage};
@@ -17,12 +18,14 @@ pub struct Context {
     pub options: Options,
     /// Traffic of the graph as the first fusing pass found it: what fusion is measured against.
     pub unfused: Option<Traffic>,
+    /// What `layout` decided, once it has run.
+    pub layout: Option<LayoutReport>,
 }
 
 impl Context {
     /// A context before the first pass.
     pub fn new(options: Options) -> Context {
-        Context { options, unfused: None }
+        Context { options, unfused: None, layout: None }
     }
 }
 
@@ -58,13 +61,11 @@ pub enum PassError {
         error: String,
     },
     /// The pass refuses the graph.
-    #[error("pass `{pass}` at {at}: {what}")]
+    #[error("pass `{pass}`: {what}")]
     Refused {
         /// The pass.
         pass: &'static str,
-        /// The instruction: its origin, or its result where nothing is known.
-        at: String,
-        /// What was found, what was expected, what to do.
+        /// The instruction, what was found, what was expected.
         what: String,
     },
 }
@@ -91,6 +92,8 @@ pub struct Finished {
     pub ran: Vec<Ran>,
     /// What was fused and what was refused.
     pub ledger: Ledger,
+    /// What `layout` decided, if it was reached.
+    pub layout: Option<LayoutReport>,
     /// Whether the observer stopped it.
     pub stopped: bool,
 }
@@ -108,13 +111,18 @@ pub fn run(
     let mut cx = Context::new(options.clone());
     let mut ran = Vec::new();
     let mut stopped = false;
+    let mut ledger = None;
     if let Some(first) = passes.first() {
         verify(graph).map_err(|error| PassError::Given { pass: first.name, error })?;
     }
     for pass in passes {
-        let Stage::Graph { run, .. } = pass.stage else { continue };
+        let Stage::Graph(run) = pass.stage else { continue };
         if cx.unfused.is_none() && pass.name.starts_with("fuse-") {
             cx.unfused = Some(Traffic::of(graph));
+        }
+        // Layout joins weights and makes views real, after which edges no longer look as the fusing passes saw them.
+        if pass.name == "layout" {
+            ledger = Some(Ledger::new(graph, &cx));
         }
         if !options.enables(pass.name) {
             continue;
@@ -134,10 +142,10 @@ pub fn run(
             break;
         }
     }
-    let ledger = Ledger::new(graph, &cx);
-    Ok(Finished { ran, ledger, stopped })
+    let ledger = ledger.unwrap_or_else(|| Ledger::new(graph, &cx));
+    Ok(Finished { ran, ledger, layout: cx.layout, stopped })
 }
 
-fn verify(_graph: &Graph) -> Result<(), String> {
-    Ok(())
+fn verify(graph: &Graph) -> Result<(), String> {
+    llamac_ir::verify(graph).map_err(|e| e.to_string())
 }

@@ -1,6 +1,6 @@
 //! The switches of a compilation.
 
-use crate::pipeline::{self, Stage};
+use crate::{pipeline, plan};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -132,17 +132,17 @@ impl Options {
     /// If there is no such pass, or no program comes out without it.
     pub fn disable(mut self, name: &str) -> Result<Options, OptionError> {
         let pass = pipeline::find(name)?;
-        match pass.stage {
-            Stage::Graph { optional: true, .. } => {
-                self.disable.insert(pass.name);
-                Ok(self)
-            }
-            _ => {
-                let optional = |p: &&pipeline::Pass| matches!(p.stage, Stage::Graph { optional: true, .. });
-                let names: Vec<&str> = pipeline::PIPELINE.iter().filter(optional).map(|p| p.name).collect();
-                Err(OptionError::Needed { found: name.to_string(), names: names.join(", ") })
-            }
+        if !pass.optional {
+            let names: Vec<&str> = pipeline::PIPELINE.iter().filter(|p| p.optional).map(|p| p.name).collect();
+            return Err(OptionError::Needed { found: name.to_string(), names: names.join(", ") });
         }
+        self.disable.insert(pass.name);
+        Ok(self)
+    }
+
+    /// The switches of the passes that make a plan.
+    pub fn plan(&self) -> plan::Options {
+        plan::Options { schedule: self.enables("schedule"), plan: self.enables("plan") }
     }
 
     /// The disabled passes, in alphabetical order.

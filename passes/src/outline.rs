@@ -139,7 +139,10 @@ fn region_of(graph: &Graph, group: &Group, positions: &[usize], cheap: &[bool]) 
         let may = || {
             let op = graph.op(inst);
             let view = is_transparent(op) && (group.pulls)(graph, inst);
-            !group.params.contains(&value) && (is_immediate(op) || view || (cheap[inst.index()] && !op.is_view()))
+            // A tile has no rows of its own to index by.
+            let other =
+                cheap[inst.index()] && !op.is_view() && !(group.kind == FusionKind::Epilogue && *op == Op::Gather);
+            !group.params.contains(&value) && (is_immediate(op) || view || other)
         };
         candidates.get(&positions[inst.index()]).is_some_and(|&over| over || may())
     };

@@ -18,13 +18,8 @@ pub type GraphPass = fn(&mut Graph, &mut Context) -> Result<Report, PassError>;
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
     /// Graph → graph; run by [`run`].
-    Graph {
-        /// The pass.
-        run: GraphPass,
-        /// Whether a program comes out without it.
-        optional: bool,
-    },
-    /// Graph → plan; run by [`crate::plan`].
+    Graph(GraphPass),
+    /// Graph → plan; run by [`crate::plan::plan_with`].
     Plan,
     /// Plan → machine code; run by `llamac-codegen`.
     Code,
@@ -39,46 +34,54 @@ pub struct Pass {
     pub sentence: &'static str,
     /// Who runs it.
     pub stage: Stage,
+    /// Whether a program comes out without it, so that it can be disabled.
+    pub optional: bool,
 }
 
-const fn graph(name: &'static str, run: GraphPass, sentence: &'static str) -> Pass {
-    Pass { name, sentence, stage: Stage::Graph { run, optional: true } }
+const fn optional(name: &'static str, stage: Stage, sentence: &'static str) -> Pass {
+    Pass { name, sentence, stage, optional: true }
+}
+
+const fn needed(name: &'static str, stage: Stage, sentence: &'static str) -> Pass {
+    Pass { name, sentence, stage, optional: false }
 }
 
 /// Every pass, in order.
+#[rustfmt::skip]
 pub const PIPELINE: &[Pass] = &[
-    graph(
-        "canonicalize",
-        canonicalize,
-        "folds constants, shares common subexpressions, drops dead code, simplifies views",
-    ),
-    graph(
-        "merge-linear",
-        merge_linear,
-        "makes dots that share an input one dot with segments; no fusion, so in every build",
-    ),
-    graph("precision", precision, "decides what the activations are at each dot, as explicit casts"),
-    graph(
-        "fuse-attention",
-        fuse_attention,
-        "makes scale, mask and softmax between two dots over a cache one tiled attention",
-    ),
-    graph("fuse-epilogue", fuse_epilogue, "runs elementwise chains on a dot's result on its tiles"),
-    graph("fuse-rows", fuse_rows, "makes ops over the same rows one kernel, reductions and state writes included"),
-    Pass {
-        name: "layout",
-        sentence: "decides which weights lie in panels and which views become real",
-        stage: Stage::Plan,
-    },
-    Pass { name: "schedule", sentence: "orders the steps with few barriers and a small peak", stage: Stage::Plan },
-    Pass {
-        name: "plan",
-        sentence: "places every value in memory and proves that no two live ones overlap",
-        stage: Stage::Plan,
-    },
-    Pass { name: "lower", sentence: "makes loops of regions, equal ones once", stage: Stage::Code },
-    Pass { name: "emit", sentence: "makes machine code of loops", stage: Stage::Code },
+    optional("canonicalize", Stage::Graph(canonicalize),
+        "folds constants, shares common subexpressions, drops dead code, simplifies views"),
+    optional("merge-linear", Stage::Graph(merge_linear),
+        "makes dots that share an input one dot with segments; no fusion, so in every build"),
+    optional("precision", Stage::Graph(precision),
+        "decides what the activations are at each dot, as explicit casts"),
+    optional("fuse-attention", Stage::Graph(fuse_attention),
+        "makes scale, mask and softmax between two dots over a cache one tiled attention"),
+    optional("fuse-epilogue", Stage::Graph(fuse_epilogue),
+        "runs elementwise chains on a dot's result on its tiles"),
+    optional("fuse-rows", Stage::Graph(fuse_rows),
+        "makes ops over the same rows one kernel, reductions and state writes included"),
+    needed("layout", Stage::Graph(layout),
+        "decides which weights lie in panels and which views become real"),
+    optional("schedule", Stage::Plan,
+        "orders the steps with few barriers and a small peak; without it they stay in program order"),
+    optional("plan", Stage::Plan,
+        "lets values share memory and proves that no two live ones overlap; without it each has its own"),
+    needed("lower", Stage::Code, "makes loops of regions, equal ones once"),
+    needed("emit", Stage::Code, "makes machine code of loops"),
 ];
+
+fn layout(graph: &mut Graph, cx: &mut Context) -> Result<Report, PassError> {
+    let found = crate::layout::run(graph).map_err(|e| PassError::Refused { pass: "layout", what: e.to_string() })?;
+    let mut report = Report::default();
+    report.count("weights in panels", found.panels);
+    report.count("weights joined", found.joined.len());
+    report.count("matrices left flat", found.flat.len());
+    report.count("copies made", found.copies.len());
+    report.count("fusions taken apart", found.unfused.len());
+    cx.layout = Some(found);
+    Ok(report)
+}
 
 /// The pass of that name.
 ///

@@ -3,6 +3,7 @@
 //! `decode` is the graph of one row with one output (S = R = 1), `rows` the graph as it is. Both share weights, states, inputs and
 //! outputs; equal regions lower to equal kernels.
 
+use crate::schedule::bottoms;
 use llamac_ir::{Bounds, Dim, Graph, Op, Sym, Type, Value};
 
 /// A graph made for some of its steps.
@@ -30,10 +31,39 @@ pub fn entries(graph: &Graph) -> Vec<Entry> {
 /// The graph of steps of one row with one output: S and R become the constant 1, in types, regions and bounds.
 pub fn one_row(graph: &Graph) -> Graph {
     let bounds = Bounds { rows: 1, outputs: 1, ..graph.bounds };
-    substitute(graph, bounds, |dim| match dim {
+    let mut one = substitute(graph, bounds, |dim| match dim {
         Dim::Sym(Sym::Rows | Sym::Outputs) => Dim::Const(1),
         other => other,
-    })
+    });
+    // What chooses among the rows of the step can choose only the one there is.
+    for value in row_indices(graph) {
+        if let Op::Input { limit, .. } = one.op_mut(graph.def(value)) {
+            *limit = Some(1);
+        }
+    }
+    one
+}
+
+/// The values at the bottom of views by which a graph gathers from tables of the step's rows.
+fn row_indices(graph: &Graph) -> Vec<Value> {
+    let mut found = vec![];
+    for &inst in graph.order() {
+        let operands = graph.operands(inst);
+        match graph.op(inst) {
+            Op::Gather if matches!(graph.ty(operands[0]).dims[0], Dim::Sym(Sym::Rows | Sym::Outputs)) => {
+                found.extend(bottoms(graph, operands[1]));
+            }
+            Op::Fusion(f) => {
+                for value in row_indices(&f.region) {
+                    if let Op::Param { index } = f.region.def_op(value) {
+                        found.extend(bottoms(graph, operands[*index]));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Applies `f` to every axis of every value, regions included, and sets the bounds.

@@ -5,7 +5,8 @@ mod tiny;
 use llamac_formats::program::*;
 use llamac_formats::{Bounds, DType, Extent, Sym};
 use llamac_runtime::program::Fault;
-use llamac_runtime::{Code, Executable, LoadError, Region};
+use llamac_runtime::{Code, Executable, LoadError, Pool, Region, Session, Tier};
+use serde_json::Value;
 use std::sync::Arc;
 use tiny::{BOUNDS, c};
 
@@ -157,6 +158,11 @@ fn segments_must_stay_inside_their_weight() {
     refuses!(GATE, Gemm, |w| w.segments[1].step = 0, Fault::Mismatch { .. });
     refuses!(GATE, Gemm, |w| w.segments[1].n = 23, Fault::Mismatch { .. });
     refuses!(GATE, Gemm, |w| w.segments[1].n = 0, Fault::Mismatch { .. });
+    let epilogue = |w: &mut GemmWork| w.out = Operand::Weight(usize::MAX);
+    let (mut program, weights) = tiny::model();
+    of!(Gemm, |w| epilogue(w))(&mut program.entries[1].steps[GATE].work);
+    // With an epilogue, `out` names nothing.
+    tiny::open((program, weights), 1);
     refuses!(GATE, Gemm, |w| w.segments.clear(), Fault::Mismatch { .. });
     refuses!(DOWN, Gemm, |w| w.k = 25, Fault::Mismatch { .. });
 }
@@ -262,6 +268,48 @@ fn tables_and_bounds_must_be_sound() {
     refuses!(WRITE, Rows, |w| w.kernel = 1, Fault::Mismatch { .. });
     // Rows are one per position.
     refuses_program(|p| p.inputs[tiny::SLOTS].dims = vec![Extent::sym(Sym::Rows), Extent::ONE]);
+}
+
+/// Every number of a program, by chance, becomes another: it is taken or refused, and opening what is taken gives a session
+/// or an error.
+#[test]
+fn damage_by_chance_is_refused_without_a_panic() {
+    fn numbers<'a>(value: &'a mut Value, found: &mut Vec<&'a mut Value>) {
+        match value {
+            Value::Number(_) => found.push(value),
+            Value::Array(items) => items.iter_mut().for_each(|v| numbers(v, found)),
+            Value::Object(fields) => fields.values_mut().for_each(|v| numbers(v, found)),
+            _ => {}
+        }
+    }
+    const ODD: [u64; 14] = [0, 1, 2, 3, 7, 15, 17, 64, 255, 1 << 31, 1 << 40, i64::MAX as u64, u64::MAX - 63, u64::MAX];
+    let pool = Arc::new(Pool::new(1).unwrap());
+    let mut random = tiny::numbers(7, 12_000).into_iter().map(|v| (f64::from(v) + 1.0) / 2.0);
+    let (mut taken, mut refused) = (0, 0);
+    for variant in [tiny::model, tiny::unfused] {
+        let (program, _) = variant();
+        let intact = serde_json::to_value(&program).unwrap();
+        for _ in 0..1500 {
+            let mut damaged = intact.clone();
+            let mut places = Vec::new();
+            numbers(&mut damaged, &mut places);
+            for _ in 0..2 {
+                let (at, with) = (random.next().unwrap(), random.next().unwrap());
+                let at = ((at * places.len() as f64) as usize).min(places.len() - 1);
+                *places[at] = ODD[((with * ODD.len() as f64) as usize).min(ODD.len() - 1)].into();
+            }
+            // Some numbers fit no field, such as an exponent of 2^31.
+            let Ok(program) = serde_json::from_value::<Program>(damaged) else { continue };
+            match tiny::load(program, variant().1) {
+                Ok(executable) => {
+                    taken += 1;
+                    drop(Session::new(Arc::new(executable), pool.clone(), Tier::Portable));
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    assert!(taken > 100 && refused > 1000, "{taken} taken, {refused} refused");
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn builds(args: &BenchArgs, model: &Model, pools: &[Arc<Pool>], tier: Tier) -> R
         let options = setup::options(fusion, &args.compile)?;
         let compiled = compile::compile(model.graph.clone(), &options)?;
         // Builds that want the same bytes share them.
-        let same = packed.iter().find(|(b, _)| builds[*b].compiled.code.weights == compiled.code.weights);
+        let same = packed.iter().find(|(b, _)| builds[*b].compiled.code.program.weights == compiled.code.program.weights);
         let weights = match same {
             Some((_, weights)) => Arc::clone(weights),
             None => {

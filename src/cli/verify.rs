@@ -21,7 +21,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     }
     if model.source.is_none() {
         eprintln!("weights and inputs: seeded ({})", args.seed);
-        model.seed_weights(args.seed);
+        model.seed_weights(args.seed)?;
     }
     let pool = setup::pool(args.threads.threads)?;
     let settings = Settings { options, tier, ids, rows: args.rows, seed: args.seed };

@@ -24,11 +24,17 @@ fn widen(input: &[u8], out: &mut [u8], f32_bits: impl Fn(u16) -> u32) {
     }
 }
 
-/// The bits of an f16's value as f32. Without a branch, so that it becomes vector code.
+/// The bits of an f16's value as f32. Selections instead of branches, so that it becomes vector code, and no arithmetic
+/// on subnormal numbers, which is slow.
 fn f16_bits(bits: u16) -> u32 {
-    // The exponent is rebiased by a multiplication, which also normalises subnormals.
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((127 + 127 - 15) << 23);
-    // Infinities and NaNs keep their mantissa and get the largest exponent.
-    let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-    magnitude.to_bits() | special | u32::from(bits & 0x8000) << 16
+    const REBIAS: u32 = (127 - 15) << 23;
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let value = match bits & 0x7c00 {
+        // Infinities and NaNs keep their mantissa and get the largest exponent.
+        0x7c00 => magnitude + 2 * REBIAS,
+        // Subnormals are multiples of 2⁻²⁴.
+        0 => (i32::from(bits & 0x03ff) as f32 * (1.0 / 16_777_216.0)).to_bits(),
+        _ => magnitude + REBIAS,
+    };
+    value | u32::from(bits & 0x8000) << 16
 }

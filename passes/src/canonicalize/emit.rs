@@ -16,6 +16,9 @@ pub(super) enum Simpler {
     Splat(Scalar, Type),
 }
 
+/// What an instruction can be instead, if it need not be as it is.
+type Rule = fn(&mut Emitter, &Op, &[Value], &Type) -> Option<Simpler>;
+
 /// The new graph and what is in it already.
 pub(super) struct Emitter<'a> {
     pub(super) graph: Graph,
@@ -31,7 +34,7 @@ impl<'a> Emitter<'a> {
 
     /// The value of that instruction: folded, simplified, found or appended.
     pub(super) fn emit(&mut self, op: Op, operands: Vec<Value>, ty: Type) -> Value {
-        let rules: [(&'static str, fn(&mut Emitter, &Op, &[Value], &Type) -> Option<Simpler>); 3] = [
+        let rules: [(&'static str, Rule); 3] = [
             ("constants folded", fold::fold),
             ("views simplified", views::simplify),
             ("identities removed", identities::simplify),

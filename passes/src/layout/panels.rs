@@ -193,7 +193,9 @@ fn join(graph: &mut Graph, report: &mut LayoutReport) {
             _ => continue,
         };
         let joinable = |v: Value| {
-            graph.ty(v).layout == Layout::Panels
+            // Panels that alternate already cannot be parts.
+            !matches!(graph.def_op(v), Op::Weight(Recipe::InterleavePanels(_)))
+                && graph.ty(v).layout == Layout::Panels
                 && uses.get(&v).is_some_and(|u| u.len() == 1)
                 && rows_of(graph, v).is_multiple_of(PANEL_WIDTH)
         };

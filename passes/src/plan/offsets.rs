@@ -159,3 +159,58 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n.max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Buffers of unlike sizes with unlike lives, more tangled than a model's.
+    fn tangled(seed: u64, count: usize) -> Vec<Item> {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        (0..count)
+            .map(|_| {
+                let first = random.below(count);
+                let long = if random.below(4) == 0 { count / 2 } else { 6 };
+                Item { bytes: ALIGN * (1 + random.below(100)), first, last: first + random.below(long) }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn tangled_buffers_are_packed_without_overlap_and_close_to_the_bound() {
+        let mut searched = 0;
+        for seed in 1..=40 {
+            let items = tangled(seed, 20 + seed as usize * 2);
+            let bound = lower_bound(&items).expect("small");
+            let packing = pack(&items, bound);
+            for (i, a) in items.iter().enumerate() {
+                assert!(packing.offsets[i].is_multiple_of(ALIGN) && packing.offsets[i] + a.bytes <= packing.bytes);
+                for (j, b) in items.iter().enumerate().take(i) {
+                    let apart = a.last < b.first || b.last < a.first;
+                    let (x, y) = (packing.offsets[i], packing.offsets[j]);
+                    assert!(apart || x + a.bytes <= y || y + b.bytes <= x, "{a:?} at {x}, {b:?} at {y}");
+                }
+            }
+            let by_size = {
+                let mut order: Vec<usize> = (0..items.len()).collect();
+                order.sort_by_key(|&i| usize::MAX - items[i].bytes);
+                place(&items, &neighbours(&items), &order, false).bytes
+            };
+            searched += usize::from(packing.bytes < by_size);
+            assert!(packing.bytes as f64 <= 1.05 * bound as f64, "{seed}: {} over {bound}", packing.bytes);
+        }
+        assert!(searched > 20, "one greedy order would have done");
+    }
+
+    #[test]
+    fn the_same_buffers_get_the_same_offsets() {
+        let items = tangled(7, 60);
+        let bound = lower_bound(&items).expect("small");
+        assert_eq!(pack(&items, bound).offsets, pack(&items, bound).offsets);
+    }
+
+    #[test]
+    fn nothing_takes_nothing() {
+        assert_eq!((pack(&[], 0).bytes, lower_bound(&[])), (0, Some(0)));
+    }
+}

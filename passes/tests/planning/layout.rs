@@ -1,7 +1,7 @@
 //! The `layout` pass: panels, joined weights, copies.
 
 use crate::llama::{SMALL, Shape, llama};
-use llamac_ir::infer::{TypeError, infer};
+use llamac_ir::infer::TypeError;
 use llamac_ir::{
     Bounds, Builder, DType, Dim, DotSpec, Fusion, FusionKind, Graph, Inst, Layout, Op, Recipe, Type, UnaryOp, Value,
 };
@@ -10,15 +10,11 @@ use llamac_passes::plan::plan;
 
 const BOUNDS: Bounds = Bounds { rows: 8, outputs: 2, tokens: 32, slots: 2 };
 
-/// Runs the pass and checks what must always hold: every type follows from its operands, a second run changes nothing,
-/// and the graph can be planned.
+/// Runs the pass and checks what must always hold: the graph obeys the verifier, a second run changes nothing, and it can
+/// be planned.
 fn run(graph: &mut Graph) -> LayoutReport {
     let report = layout::run(graph).expect("a layout");
-    for &inst in graph.order() {
-        let operands: Vec<&Type> = graph.operands(inst).iter().map(|&v| graph.ty(v)).collect();
-        let types: Vec<Type> = graph.results(inst).iter().map(|&v| graph.ty(v).clone()).collect();
-        assert_eq!(infer(graph.op(inst), &operands, &types, &graph.bounds).expect("well typed"), types);
-    }
+    llamac_ir::verify(graph).expect("layout keeps the rules");
     let mut again = graph.clone();
     let second = layout::run(&mut again).expect("a layout");
     assert_eq!(&again, graph, "a second run changes nothing");

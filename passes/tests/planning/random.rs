@@ -110,8 +110,10 @@ proptest! {
     ) {
         let bounds = Bounds { rows, outputs: 1, tokens: 48, slots: 2 };
         let mut graph = build(bounds, &choices, &outputs);
+        prop_assert!(llamac_ir::verify(&graph).is_ok(), "{}", llamac_ir::verify(&graph).unwrap_err());
         let given = graph.clone();
         layout::run(&mut graph).expect("a layout");
+        prop_assert!(llamac_ir::verify(&graph).is_ok(), "{}", llamac_ir::verify(&graph).unwrap_err());
         let weights = Weights::of(&given);
         let small = is_small(&given);
         if small {
@@ -122,6 +124,8 @@ proptest! {
             // `plan` refuses what the checker refuses.
             let plan = plan_with(&graph, options).map_err(|e| TestCaseError::fail(e.to_string()))?;
             for entry in &plan.entries {
+                let verdict = llamac_ir::verify(&entry.graph);
+                prop_assert!(verdict.is_ok(), "{}: {}", entry.name, verdict.unwrap_err());
                 let n = if entry.name == "decode" { 1 } else { rows };
                 if small && options.schedule {
                     let found = two_steps(&entry.graph, &weights, n, &bounds);

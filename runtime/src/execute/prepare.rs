@@ -223,7 +223,8 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
                     n: s.n,
                 })
                 .collect(),
-            out: bases.address(work.out).cast(),
+            // With an epilogue it names nothing, and was not checked.
+            out: if work.epilogue.is_some() { std::ptr::null_mut() } else { bases.address(work.out).cast() },
             stride: work.segments.iter().map(|s| s.n).sum(),
             epilogue: work.epilogue.as_ref().map(|e| {
                 // SAFETY: `Code` promises that this is the entry of an epilogue, and the program calls it as nothing else.

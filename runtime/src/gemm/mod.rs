@@ -5,6 +5,7 @@
 
 mod block;
 mod pack;
+mod registers;
 mod stream;
 pub(crate) mod weights;
 
@@ -78,37 +79,14 @@ pub struct GemmArgs<'a> {
 /// them again for every dozen rows.
 const STREAM_ROWS: usize = 24;
 
-/// The most rows of a task that has many: their sums stay in the second-level cache.
-const TASK_ROWS: usize = 512;
-
-/// Panels of a task that has many rows.
-const TASK_PANELS: usize = 4;
-
 /// f32 elements of a cache line, at which the scratch begins: vectors across two lines are loaded twice.
 const ALIGN: usize = 16;
-
-/// The most panels of a task that has few rows.
-const STREAM_PANELS: usize = 16;
 
 /// f32 elements of private scratch that a thread needs for [`gemm`] with at most `m` rows and this many segments.
 pub fn thread_scratch(m: usize, segments: usize) -> usize {
     let segments = segments.max(1);
-    let stream = segments * stream::MAX_ROWS * stream::MAX_PANELS * PANEL_WIDTH;
-    let panels = segments * panels_per_segment(segments);
-    let block = panels * PANEL_WIDTH * (block::DEPTH + rows_of_sums(m));
-    let elements = if m > STREAM_ROWS { stream.max(block) } else { stream };
-    elements + ALIGN
-}
-
-/// The most rows that a task of a step with `m` rows may have: tasks are whole blocks.
-fn rows_of_sums(m: usize) -> usize {
-    m.min(TASK_ROWS + 2 * block::MAX_ROWS)
-}
-
-/// Panels of each segment in a task that has many rows and this many segments in its tiles; even, because register
-/// tiles are two panels wide.
-fn panels_per_segment(segments: usize) -> usize {
-    (TASK_PANELS / segments).max(2)
+    let block = if m > STREAM_ROWS { block::thread_scratch(m, segments) } else { 0 };
+    ALIGN + block.max(stream::thread_scratch(segments))
 }
 
 /// A rectangle of columns: the same panels of one or more segments.
@@ -222,135 +200,11 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
             a = args.packed;
         }
         if few {
-            few_rows(worker, args, a, blocks, scratch);
+            stream::few_rows(worker, args, a, blocks, scratch);
         } else {
-            many_rows(worker, args, a, blocks, scratch);
+            block::many_rows(worker, args, a, blocks, scratch);
         }
     }
-}
-
-/// Streams the panels of each task past all rows.
-///
-/// # Safety
-/// As [`gemm`]; `a` are the rows in blocks.
-unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: RowBlocks, scratch: *mut f32) {
-    // A task is small enough to spread, and large enough for its panels to be one long read.
-    let panels = (args.column_tasks(1) / (worker.threads() * 4)).clamp(1, STREAM_PANELS);
-    worker.share(args.column_tasks(panels), |task| {
-        let columns = args.columns(panels, task);
-        let mut begin = columns.begin;
-        while begin < columns.end {
-            let widest = stream::panels_of(args.tier, blocks.rows);
-            let width = if columns.end - begin >= widest { widest } else { 1 };
-            let (col_begin, col_end) = columns.range(begin, begin + width);
-            let row_stride = width * PANEL_WIDTH;
-            for block in 0..blocks.count() {
-                let (row, rows) = blocks.block(block);
-                for (s, segment) in columns.segments.iter().enumerate() {
-                    // SAFETY: the caller vouches for the operands; the sums of all segments fit the scratch.
-                    unsafe {
-                        let (at, panel_step) = args.panel(segment, begin);
-                        let a = a.add(row * args.k);
-                        let out = scratch.add(s * rows * row_stride);
-                        let pass = stream::Pass { a, k: args.k, panels: at, panel_step, out, row_stride };
-                        stream::stream(args.tier, segment.dtype, rows, width, pass);
-                    }
-                }
-                let tile = Tile {
-                    acc: scratch,
-                    row_begin: row as u64,
-                    row_end: (row + rows) as u64,
-                    col_begin: col_begin as u64,
-                    col_end: col_end as u64,
-                    row_stride: row_stride as u64,
-                    segment_stride: segment_stride(columns.segments, rows * row_stride),
-                };
-                // SAFETY: the kernels have filled the tile.
-                unsafe { args.emit(&tile) };
-            }
-            begin += width;
-        }
-    });
-}
-
-/// Widens the panels of each task block by block, and multiplies each block with all rows of the task.
-///
-/// # Safety
-/// As [`gemm`]; `a` are the rows in blocks.
-unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: RowBlocks, scratch: *mut f32) {
-    let each = panels_per_segment(args.tile_segments());
-    let row_stride = each * PANEL_WIDTH;
-    let column_tasks = args.column_tasks(each);
-    let task_blocks = blocks.count().div_ceil(args.m.div_ceil(TASK_ROWS));
-    let row_tasks = blocks.count().div_ceil(task_blocks);
-    let wide = block::panels_of(args.tier);
-    worker.share(row_tasks * column_tasks, |task| {
-        let columns = args.columns(each, task % column_tasks);
-        let first = task / column_tasks * task_blocks;
-        let last = (first + task_blocks).min(blocks.count());
-        let (first_row, _) = blocks.block(first);
-        let count = columns.end - columns.begin;
-        let sums_of_segment = rows_of_sums(args.m) * row_stride;
-        // SAFETY: the scratch holds the sums of all segments and, after them, their panels.
-        let widened = unsafe { scratch.add(columns.segments.len() * sums_of_segment) };
-        for k in (0..args.k).step_by(block::DEPTH) {
-            let depth = block::DEPTH.min(args.k - k);
-            for (s, segment) in columns.segments.iter().enumerate() {
-                let mut panel = 0;
-                let mut from = [std::ptr::null(); TASK_PANELS];
-                while panel < count {
-                    // SAFETY: the caller vouches for the panels; each has its room in the scratch.
-                    unsafe {
-                        let (at, _) = args.panel(segment, columns.begin + panel);
-                        let room = widened.add((s * each + panel) * block::DEPTH * PANEL_WIDTH);
-                        from[panel] = block::widen(args.tier, segment.dtype, at, k, depth, room);
-                    }
-                    panel += 1;
-                }
-                for block in first..last {
-                    let (row, rows) = blocks.block(block);
-                    let mut panel = 0;
-                    while panel < count {
-                        let width = wide.min(count - panel);
-                        // SAFETY: the caller vouches for the rows; sums and panels lie in the scratch.
-                        unsafe {
-                            let b = from[panel];
-                            let sums = scratch.add(s * sums_of_segment + (row - first_row) * row_stride);
-                            let a = a.add(row * args.k + k * rows);
-                            let tile = block::Tile {
-                                a,
-                                b,
-                                panel_step: if width > 1 { from[panel + 1].offset_from(b) as usize } else { 0 },
-                                depth,
-                                sums: sums.add(panel * PANEL_WIDTH),
-                                row_stride,
-                                fresh: k == 0,
-                                next: a.wrapping_add(args.k * rows).cast(),
-                            };
-                            block::multiply(args.tier, rows, width, tile);
-                        }
-                        panel += width;
-                    }
-                }
-            }
-        }
-        let (col_begin, col_end) = columns.range(columns.begin, columns.end);
-        for block in first..last {
-            let (row, rows) = blocks.block(block);
-            let tile = Tile {
-                // SAFETY: the sums of the task's rows lie in the scratch.
-                acc: unsafe { scratch.add((row - first_row) * row_stride) },
-                row_begin: row as u64,
-                row_end: (row + rows) as u64,
-                col_begin: col_begin as u64,
-                col_end: col_end as u64,
-                row_stride: row_stride as u64,
-                segment_stride: segment_stride(columns.segments, sums_of_segment),
-            };
-            // SAFETY: the kernels have filled the tile.
-            unsafe { args.emit(&tile) };
-        }
-    });
 }
 
 /// A tile's segment stride: 0 where it holds one segment.

@@ -1,35 +1,109 @@
 //! Few rows: the weights are read once, straight from memory, and widened in registers.
 
+use super::pack::RowBlocks;
+use super::registers::{Sums, add_products, store, zero};
 use super::weights::{BF16, F16, F32, Weights};
+use super::{GemmArgs, segment_stride};
+use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
+use llamac_formats::program::Tile;
 use llamac_formats::{DType, PANEL_WIDTH};
 use std::marker::PhantomData;
 
 /// The most rows of one pass.
-pub(super) const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 12;
 
 /// The most panels of one pass.
-pub(super) const MAX_PANELS: usize = 4;
+const MAX_PANELS: usize = 4;
+
+/// The most panels of a task.
+const TASK_PANELS: usize = 16;
 
 /// How far ahead the weights are asked for, bytes: past the end of a 4 KiB page, where the hardware's prefetchers stop.
 const AHEAD: usize = 4096;
+
+/// f32 elements of scratch for the tile of one pass with this many segments.
+pub(super) fn thread_scratch(segments: usize) -> usize {
+    segments * MAX_ROWS * MAX_PANELS * PANEL_WIDTH
+}
 
 /// The most rows that a tier holds in registers with at least one panel.
 pub(super) fn rows_of(tier: Tier) -> usize {
     match tier.lanes() {
         16 => 12,
-        8 => 6,
+        8 => 5,
         _ => 3,
     }
 }
 
 /// How many panels go side by side: several streams hide the latency of memory, as far as there are registers.
-pub(super) fn panels_of(tier: Tier, rows: usize) -> usize {
+fn panels_of(tier: Tier, rows: usize) -> usize {
     match (tier.lanes(), rows) {
         (16, 1..=4) | (8, 1) => 4,
         (16, _) | (8, 2..=3) | (_, 1) => 2,
         _ => 1,
     }
+}
+
+/// Streams the panels of each task past all rows.
+///
+/// # Safety
+/// As [`super::gemm`]; `a` are the rows in blocks, and `scratch` holds [`thread_scratch`] elements.
+pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: RowBlocks, scratch: *mut f32) {
+    // A task is small enough to spread, and large enough for its panels to be one long read.
+    let panels = (args.column_tasks(1) / (worker.threads() * 4)).clamp(1, TASK_PANELS);
+    worker.share(args.column_tasks(panels), |task| {
+        let columns = args.columns(panels, task);
+        let mut begin = columns.begin;
+        while begin < columns.end {
+            let widest = panels_of(args.tier, blocks.rows);
+            let width = if columns.end - begin >= widest { widest } else { 1 };
+            let (col_begin, col_end) = columns.range(begin, begin + width);
+            let row_stride = width * PANEL_WIDTH;
+            for block in 0..blocks.count() {
+                let (row, rows) = blocks.block(block);
+                for (s, segment) in columns.segments.iter().enumerate() {
+                    // SAFETY: the caller vouches for the operands; the sums of all segments fit the scratch.
+                    unsafe {
+                        let (at, panel_step) = args.panel(segment, begin);
+                        let a = a.add(row * args.k);
+                        let out = scratch.add(s * rows * row_stride);
+                        let pass = Pass { a, k: args.k, panels: at, panel_step, out, row_stride };
+                        stream(args.tier, segment.dtype, rows, width, pass);
+                    }
+                }
+                let tile = Tile {
+                    acc: scratch,
+                    row_begin: row as u64,
+                    row_end: (row + rows) as u64,
+                    col_begin: col_begin as u64,
+                    col_end: col_end as u64,
+                    row_stride: row_stride as u64,
+                    segment_stride: segment_stride(columns.segments, rows * row_stride),
+                };
+                // SAFETY: the kernels have filled the tile.
+                unsafe { args.emit(&tile) };
+            }
+            begin += width;
+        }
+    });
+}
+
+/// The operands of a pass.
+#[derive(Clone, Copy)]
+struct Pass {
+    /// Activations, `[k][rows]`.
+    a: *const f32,
+    /// Inputs.
+    k: usize,
+    /// The first panel.
+    panels: *const u8,
+    /// Bytes from panel to panel.
+    panel_step: usize,
+    /// Results, `[rows][16·panels]`.
+    out: *mut f32,
+    /// Elements from row to row of the results.
+    row_stride: usize,
 }
 
 /// One pass: `ROWS` rows times `PANELS` panels, every product added in the order of the inputs.
@@ -38,100 +112,99 @@ struct Stream<W, const ROWS: usize, const PANELS: usize> {
     pass: Pass,
 }
 
-/// The operands of a pass.
-#[derive(Clone, Copy)]
-pub(super) struct Pass {
-    /// Activations, `[k][rows]`.
-    pub(super) a: *const f32,
-    /// Inputs.
-    pub(super) k: usize,
-    /// The first panel.
-    pub(super) panels: *const u8,
-    /// Bytes from panel to panel.
-    pub(super) panel_step: usize,
-    /// Results, `[rows][16·panels]`.
-    pub(super) out: *mut f32,
-    /// Elements from row to row of the results.
-    pub(super) row_stride: usize,
-}
-
 impl<W: Weights, const ROWS: usize, const PANELS: usize> Kernel for Stream<W, ROWS, PANELS> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Pass { mut a, k, panels, panel_step, out, row_stride } = self.pass;
-        let vectors = PANEL_WIDTH / S::LANES;
         // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
         unsafe {
-            let mut sums = [[[S::zero(); 4]; PANELS]; ROWS];
+            let mut sums: Sums<S, ROWS, PANELS> = zero::<S, ROWS, PANELS>();
             let mut pair = panels;
             let mut i = 0;
             while i + 2 <= k {
                 let mut p = 0;
                 while p < PANELS {
-                    let at = pair.add(p * panel_step);
                     let mut line = 0;
                     while line < W::PAIR_BYTES {
-                        S::prefetch(at.wrapping_add(AHEAD + line));
+                        S::prefetch(pair.wrapping_add(p * panel_step + AHEAD + line));
                         line += 64;
-                    }
-                    let mut v = 0;
-                    while v < vectors {
-                        let (first, second) = W::pair::<S>(at, v);
-                        let mut r = 0;
-                        while r < ROWS {
-                            let sum = S::fma(S::splat(*a.add(r)), first, sums[r][p][v]);
-                            sums[r][p][v] = S::fma(S::splat(*a.add(ROWS + r)), second, sum);
-                            r += 1;
-                        }
-                        v += 1;
                     }
                     p += 1;
                 }
-                pair = pair.add(W::PAIR_BYTES);
+                add_products::<S, ROWS, PANELS>(
+                    &mut sums,
+                    a,
+                    &one_input::<S, W, PANELS>(pair, panel_step, Input::First),
+                );
+                add_products::<S, ROWS, PANELS>(
+                    &mut sums,
+                    a.add(ROWS),
+                    &one_input::<S, W, PANELS>(pair, panel_step, Input::Second),
+                );
                 a = a.add(2 * ROWS);
+                pair = pair.add(W::PAIR_BYTES);
                 i += 2;
             }
             if i < k {
-                let mut p = 0;
-                while p < PANELS {
-                    let mut v = 0;
-                    while v < vectors {
-                        let first = W::single::<S>(pair.add(p * panel_step), v);
-                        let mut r = 0;
-                        while r < ROWS {
-                            sums[r][p][v] = S::fma(S::splat(*a.add(r)), first, sums[r][p][v]);
-                            r += 1;
-                        }
-                        v += 1;
-                    }
-                    p += 1;
-                }
+                add_products::<S, ROWS, PANELS>(
+                    &mut sums,
+                    a,
+                    &one_input::<S, W, PANELS>(pair, panel_step, Input::Last),
+                );
             }
-            let mut r = 0;
-            while r < ROWS {
-                let mut p = 0;
-                while p < PANELS {
-                    let mut v = 0;
-                    while v < vectors {
-                        S::store(out.add(r * row_stride + p * PANEL_WIDTH + v * S::LANES), sums[r][p][v]);
-                        v += 1;
-                    }
-                    p += 1;
-                }
-                r += 1;
-            }
+            store::<S, ROWS, PANELS>(&sums, out, row_stride);
         }
+    }
+}
+
+/// Which input of a pair.
+#[derive(Clone, Copy)]
+enum Input {
+    First,
+    Second,
+    /// The first of an incomplete pair.
+    Last,
+}
+
+/// The weights of one input in each panel.
+///
+/// # Safety
+/// The machine must have the instruction set; the panels must hold the input.
+#[inline(always)]
+unsafe fn one_input<S: Simd, W: Weights, const PANELS: usize>(
+    pair: *const u8,
+    panel_step: usize,
+    input: Input,
+) -> [[S::F; 4]; PANELS] {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        let mut weights = [[S::zero(); 4]; PANELS];
+        let mut p = 0;
+        while p < PANELS {
+            let at = pair.add(p * panel_step);
+            let mut v = 0;
+            while v < PANEL_WIDTH / S::LANES {
+                weights[p][v] = match input {
+                    Input::First => W::pair::<S>(at, v).0,
+                    Input::Second => W::pair::<S>(at, v).1,
+                    Input::Last => W::single::<S>(at, v),
+                };
+                v += 1;
+            }
+            p += 1;
+        }
+        weights
     }
 }
 
 /// Runs one pass.
 ///
 /// # Safety
-/// The machine must have the tier; the operands must be valid for `rows` rows and `panels` panels, which must be a pair
-/// that [`panels_of`] allows or have one panel.
-pub(super) unsafe fn stream(tier: Tier, dtype: DType, rows: usize, panels: usize, pass: Pass) {
+/// The machine must have the tier; the operands must be valid for `rows` rows and `panels` panels, which must be
+/// [`panels_of`] the rows or 1.
+unsafe fn stream(tier: Tier, dtype: DType, rows: usize, panels: usize, pass: Pass) {
     // SAFETY: the caller vouches for everything.
     unsafe {
         match dtype {

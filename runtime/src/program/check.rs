@@ -8,8 +8,14 @@ use llamac_formats::program::{Entry, Operand, PortInfo, Program, WeightInfo, Wor
 use llamac_formats::{Bounds, DType, Extent, PanelLayout, Sym};
 use std::collections::HashSet;
 
-/// The largest value of a dynamic dimension: positions, slots and rows are `i32` in memory.
-const MOST_ROWS: usize = i32::MAX as usize;
+/// The most rows, outputs and slots: a session keeps a few words for each.
+const MOST_ROWS: usize = 1 << 20;
+
+/// The most tokens: positions are `i32` in memory.
+const MOST_TOKENS: usize = i32::MAX as usize;
+
+/// The most scratch of a kernel, bytes.
+const MOST_SCRATCH: usize = i32::MAX as usize;
 
 /// Checks a whole program and finds the ports that say which row is which.
 pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Result<RowPorts, LoadError> {
@@ -49,7 +55,7 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
         if calls[kernel].is_some() && code.address(kernel).is_null() {
             return Err(fault("kernels".to_owned())(Fault::NoCode { kernel, name: info.name.clone() }));
         }
-        if info.scratch > MOST_ROWS {
+        if info.scratch > MOST_SCRATCH {
             return Err(fault(format!("kernel {kernel}"))(overflow("its scratch")));
         }
     }
@@ -57,7 +63,8 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
 }
 
 fn bounds(found: &Bounds, within: Option<&Bounds>) -> Result<(), Fault> {
-    let most = |f: fn(&Bounds) -> usize| within.map_or(MOST_ROWS, f);
+    const MOST: Bounds = Bounds { rows: MOST_ROWS, outputs: MOST_ROWS, tokens: MOST_TOKENS, slots: MOST_ROWS };
+    let most = |f: fn(&Bounds) -> usize| f(within.unwrap_or(&MOST));
     for (what, size, most) in [
         ("the most rows S", found.rows, most(|b| b.rows)),
         ("the most outputs R", found.outputs, most(|b| b.outputs)),

@@ -107,7 +107,7 @@ impl Ground<'_> {
             n = n.checked_add(segment.n).ok_or_else(|| overflow("N"))?;
         }
         let a = self.access("the activations", &work.a, &[m, work.k])?;
-        expect_extent("the stride of k", work.a.strides[1], Extent::ONE)?;
+        expect_unit("the stride of k", work.a.strides[1], work.k)?;
         for indirect in &work.a.indirects {
             expect_extent("the stride of k in an index", indirect.strides[1], Extent::ZERO)?;
         }
@@ -220,8 +220,8 @@ impl Ground<'_> {
         let q = self.access("the queries", &work.q, &dims)?;
         self.writable("the result", work.out.base)?;
         let out = self.access("the result", &work.out, &dims)?;
-        expect_extent("the last stride of the queries", work.q.strides[3], Extent::ONE)?;
-        expect_extent("the last stride of the result", work.out.strides[3], Extent::ONE)?;
+        expect_unit("the last stride of the queries", work.q.strides[3], work.head_dim)?;
+        expect_unit("the last stride of the result", work.out.strides[3], work.head_dim)?;
         for access in [&work.q, &work.out] {
             for indirect in &access.indirects {
                 expect_extent("the last stride of an index", indirect.strides[3], Extent::ZERO)?;
@@ -273,6 +273,11 @@ fn countable(what: &str, found: usize) -> Result<(), Fault> {
         return Err(Fault::Mismatch { what: what.to_owned(), found: found.to_string(), expected });
     }
     Ok(())
+}
+
+/// The stride of an axis that is read in one piece; of a single element it does not matter.
+fn expect_unit(what: &str, found: Extent, size: usize) -> Result<(), Fault> {
+    if size == 1 { Ok(()) } else { expect_extent(what, found, Extent::ONE) }
 }
 
 fn expect_extent(what: &str, found: Extent, expected: Extent) -> Result<(), Fault> {

@@ -152,6 +152,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn f16(from: *const u16) -> Self::F;
     /// Asks for the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);
+    /// The same, but no nearer than the second-level cache.
+    unsafe fn prefetch_far(at: *const u8);
 
     /// All lanes 0.
     #[inline(always)]

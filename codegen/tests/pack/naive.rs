@@ -1,0 +1,149 @@
+//! What recipes and layouts mean, written down as directly as possible.
+
+use crate::tensors::Tensors;
+use llamac_formats::{PANEL_WIDTH, PanelLayout};
+use llamac_ir::{DType, Dim, Layout, Recipe, Type};
+
+/// Logical rows: their element type, the axes after the first, and each row's elements as bytes.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub dtype: DType,
+    pub scalar: bool,
+    pub inner: Vec<usize>,
+    pub rows: Vec<Vec<Vec<u8>>>,
+}
+
+/// The logical rows of a recipe, or nothing if it makes no sense.
+pub fn evaluate(recipe: &Recipe, source: &Tensors) -> Option<Matrix> {
+    match recipe {
+        Recipe::Tensor(name) => {
+            let tensor = source.named.get(name)?;
+            let (rows, inner) = match tensor.dims.as_slice() {
+                [] => (1, vec![]),
+                [rows, inner @ ..] => (*rows, inner.to_vec()),
+            };
+            let width: usize = inner.iter().product();
+            let e = tensor.dtype.bytes();
+            let element = |at: usize| tensor.bytes[at * e..(at + 1) * e].to_vec();
+            let rows = (0..rows).map(|r| (0..width).map(|k| element(r * width + k)).collect()).collect();
+            Some(Matrix { dtype: tensor.dtype, scalar: tensor.dims.is_empty(), inner, rows })
+        }
+        Recipe::PermuteRows { of, heads } => {
+            let mut of = evaluate(of, source)?;
+            let old = of.rows.clone();
+            if of.scalar || *heads == 0 || old.len() % heads != 0 || (old.len() / heads) % 2 != 0 {
+                return None;
+            }
+            let d = old.len() / heads;
+            for head in 0..*heads {
+                for i in 0..d / 2 {
+                    of.rows[head * d + i] = old[head * d + 2 * i].clone();
+                    of.rows[head * d + d / 2 + i] = old[head * d + 2 * i + 1].clone();
+                }
+            }
+            Some(of)
+        }
+        Recipe::Concat(parts) | Recipe::InterleavePanels(parts) => {
+            let parts = parts.iter().map(|p| evaluate(p, source)).collect::<Option<Vec<_>>>()?;
+            let mut all = parts.first()?.clone();
+            for part in &parts {
+                if part.scalar || part.dtype != all.dtype || part.inner != all.inner {
+                    return None;
+                }
+            }
+            if matches!(recipe, Recipe::InterleavePanels(_)) && parts.iter().any(|p| p.rows.len() != all.rows.len()) {
+                return None;
+            }
+            all.rows = parts.into_iter().flat_map(|p| p.rows).collect();
+            Some(all)
+        }
+        Recipe::Widen(of) => {
+            let mut of = evaluate(of, source)?;
+            for element in of.rows.iter_mut().flatten() {
+                *element = f32_bits(of.dtype, element).to_le_bytes().to_vec();
+            }
+            of.dtype = DType::F32;
+            Some(of)
+        }
+    }
+}
+
+/// The bits of the f32 with the element's value.
+pub fn f32_bits(dtype: DType, element: &[u8]) -> u32 {
+    match dtype {
+        DType::F32 => u32::from_le_bytes(element.try_into().unwrap()),
+        DType::BF16 => u32::from_le_bytes([0, 0, element[0], element[1]]),
+        DType::F16 => {
+            let bits = u32::from(u16::from_le_bytes(element.try_into().unwrap()));
+            let (sign, exponent, mantissa) = (bits >> 15, (bits >> 10) & 31, bits & 1023);
+            let magnitude = match exponent {
+                0 => f64::from(mantissa) * 2f64.powi(-24),
+                31 => return sign << 31 | 0xff << 23 | mantissa << 13,
+                _ => f64::from(1024 + mantissa) * 2f64.powi(exponent as i32 - 25),
+            };
+            sign << 31 | (magnitude as f32).to_bits()
+        }
+        DType::I32 | DType::Bool => panic!("no weight is {dtype}"),
+    }
+}
+
+fn interleaved(recipe: &Recipe) -> Option<usize> {
+    match recipe {
+        Recipe::Widen(of) => interleaved(of),
+        Recipe::InterleavePanels(parts) => Some(parts.len()),
+        _ => None,
+    }
+}
+
+/// Whether panels alternate anywhere else than outermost.
+fn interleaves_inside(recipe: &Recipe) -> bool {
+    fn anywhere(recipe: &Recipe) -> bool {
+        match recipe {
+            Recipe::Tensor(_) => false,
+            Recipe::PermuteRows { of, .. } | Recipe::Widen(of) => anywhere(of),
+            Recipe::Concat(parts) => parts.iter().any(anywhere),
+            Recipe::InterleavePanels(_) => true,
+        }
+    }
+    match recipe {
+        Recipe::Widen(of) => interleaves_inside(of),
+        Recipe::InterleavePanels(parts) => parts.iter().any(anywhere),
+        other => anywhere(other),
+    }
+}
+
+/// The bytes of a weight, or nothing if there is no such weight.
+pub fn bytes(recipe: &Recipe, ty: &Type, source: &Tensors) -> Option<Vec<u8>> {
+    let matrix = evaluate(recipe, source)?;
+    let mut dims = matrix.inner.clone();
+    if !matrix.scalar {
+        dims.insert(0, matrix.rows.len());
+    }
+    let wanted: Vec<Dim> = dims.into_iter().map(Dim::Const).collect();
+    let in_panels = ty.layout == Layout::Panels;
+    let alternate = interleaved(recipe);
+    if ty.dims != wanted
+        || ty.dtype != matrix.dtype
+        || interleaves_inside(recipe)
+        || in_panels && ty.rank() != 2
+        || alternate.is_some() && !in_panels
+    {
+        return None;
+    }
+    if !in_panels {
+        return Some(matrix.rows.into_iter().flatten().flatten().collect());
+    }
+    let layout = PanelLayout { dtype: ty.dtype, k: matrix.inner[0] };
+    let parts = alternate.unwrap_or(1);
+    let n = matrix.rows.len() / parts;
+    let mut out = vec![0; layout.matrix_bytes(n) * parts];
+    for (row, elements) in matrix.rows.iter().enumerate() {
+        let (part, row) = (row / n, row % n);
+        let panel = row / PANEL_WIDTH * parts + part;
+        for (k, element) in elements.iter().enumerate() {
+            let at = panel * layout.panel_bytes() + layout.index(row % PANEL_WIDTH, k) * element.len();
+            out[at..at + element.len()].copy_from_slice(element);
+        }
+    }
+    Some(out)
+}
