@@ -199,7 +199,7 @@ fn gathers_and_iota() {
     agree_with_all(
         &graph(
             r#"%i: i32[S] = input "ids" limit=20
-               %j: i32[S] = input "free"
+               %j: i32[S] = input "others" limit=7
                %t: bf16[20, 10] = weight "t"
                %u: f32[7, 3] = weight "u"
                %a: f32[S, 10] = gather %t, %i
