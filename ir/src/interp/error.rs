@@ -4,7 +4,7 @@ use super::weights::WeightError;
 use crate::{DType, Graph, Inst};
 use thiserror::Error;
 
-/// The most elements that the interpreter makes of one value: half a gigabyte of truth values, sixteen of f64.
+/// The most elements that the interpreter makes of one value: 2 GiB of truth values, 16 GiB of f64.
 pub const MAX_ELEMENTS: usize = 1 << 31;
 
 /// Why a step could not be interpreted.
