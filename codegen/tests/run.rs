@@ -4,6 +4,7 @@ mod support;
 
 use llamac_formats::Sizes;
 use llamac_ir::parse;
+use support::graphs;
 use support::random::{agree_as_is, agree_with_all};
 
 const STEPS: &[Sizes] = &[
@@ -310,4 +311,13 @@ fn regions_as_written() {
         STEPS,
         11,
     );
+}
+
+#[test]
+fn random_graphs() {
+    let sizes = |rows, tokens| Sizes { rows, outputs: 1, tokens };
+    for seed in 0..60 {
+        let graph = graphs::random(seed, 6 + (seed as usize % 5) * 6);
+        agree_with_all(&graph, &[sizes(1, 1), sizes(6, 9), sizes(3, 4)], seed);
+    }
 }

@@ -474,7 +474,11 @@ impl<'a> Build<'a> {
         let Some(width) = self.segment_width else {
             return Err(refused("`dot` inside a row kernel; it is a step of its own, or the head of an epilogue"));
         };
-        let (segment, col) = col.div_rem(Extent::constant(width as u64), &self.ranges);
+        let width = Extent::constant(width as u64);
+        let (segment, col) = match col.below(width, &self.ranges) {
+            true => (Affine::default(), col.clone()),
+            false => col.div_rem(width, &self.ranges),
+        };
         let segment = segment
             .as_constant()
             .and_then(|s| usize::try_from(s).ok())

@@ -2,6 +2,7 @@
 //! as compiled, in small pieces and in an unhelpful order.
 #![allow(dead_code)]
 
+pub mod graphs;
 pub mod random;
 pub mod source;
 
