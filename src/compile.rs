@@ -5,7 +5,7 @@ use llamac_codegen::pack::{PackError, PackReport, pack};
 use llamac_codegen::{CodegenError, Target};
 use llamac_ir::Graph;
 use llamac_passes::manager::{Finished, PassError, When};
-use llamac_passes::plan::{self, Plan, PlanError, plan_with};
+use llamac_passes::plan::{Plan, PlanError, plan_with};
 use llamac_passes::{Options, pipeline};
 use llamac_runtime::{Executable, LoadError, OpenError, Pool, Region, Session, Tier};
 use std::ops::ControlFlow;
@@ -70,8 +70,8 @@ pub fn run_passes(
 pub fn compile(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
-    let plan = plan_with(&graph, plan::Options::default())?;
-    let code = llamac_codegen::compile(&plan, &code_options(options))?;
+    let plan = plan_with(&graph, options.plan())?;
+    let code = llamac_codegen::compile(&graph, &plan, &code_options(options))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
