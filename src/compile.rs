@@ -81,8 +81,13 @@ pub fn plan(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
 pub fn compile(mut graph: Graph, options: &Options, listings: bool) -> Result<Compiled, CompileError> {
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
+<<<<<<< HEAD
     let plan = plan(&graph, options)?;
     let code = llamac_codegen::compile(&plan, &code_options(options, listings))?;
+=======
+    let plan = plan_with(&graph, options.plan())?;
+    let code = llamac_codegen::compile(&graph, &plan, &code_options(options))?;
+>>>>>>> goldens
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
