@@ -7,7 +7,9 @@
 //!
 //! What this crate must never do: open files, know a model family, decide anything about machine code.
 //!
-//! Data flows: [`Builder`] or [`parse`] → [`Graph`] → [`verify`] → passes (elsewhere) → [`print`] / [`interpret`].
+//! Data flows: [`Builder`] or [`parse()`] → [`Graph`] → [`verify()`] → passes (elsewhere) → [`print()`] or [`interp`]. Beside the
+//! way: [`access`](mod@access) reads through views, [`derived`] shows dependences, [`seeded`] makes weights up, and with the feature `random`
+//! the module `random` makes graphs up, for tests here and in other crates.
 
 pub mod access;
 pub mod builder;

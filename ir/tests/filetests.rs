@@ -72,3 +72,16 @@ fn every_rule_is_broken_by_some_text() {
         assert_ne!(found, NOT_IN_TEXT.contains(&rule.name), "{}", rule.name);
     }
 }
+
+#[test]
+fn the_examples_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let files: Vec<&PathBuf> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "lir")).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let graph = parse(&fs::read_to_string(file).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        verify(&graph).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        assert_eq!(parse(&print(&graph)).unwrap(), graph);
+    }
+}

@@ -2,6 +2,7 @@
 
 use llamac_ir::access::{access, gather_access, through};
 use llamac_ir::interp::{Interpreter, Tensor};
+use llamac_ir::prng::Prng;
 use llamac_ir::random::{Config, Step, graph, shuffled, steps};
 use llamac_ir::seeded::SeededSource;
 use llamac_ir::{DType, Extent, Graph, Op, Sizes, Value, parse, print, verify};
@@ -241,4 +242,38 @@ fn narrow_weights_are_made_in_their_dtype() {
     let huge = text.replace("bf16[4, 3]", "bf16[4, 1000000000000]").replace("f32[4, 3]", "f32[4, 1000000000000]");
     let huge = huge.lines().filter(|l| !l.contains("panels")).collect::<Vec<_>>().join("\n");
     assert!(SeededSource::new(&parse(&huge).unwrap(), 5).err().unwrap().to_string().contains("bytes"));
+}
+
+/// Slips of the hand in good texts: a word replaced by another word of the text. What still verifies can be interpreted.
+#[test]
+fn whatever_verifies_can_be_interpreted() {
+    let (mut read, mut valid, mut run) = (0, 0, 0);
+    for seed in 0..3000 {
+        let mut prng = Prng::new(seed);
+        let text = print(&graph(&Config { size: 8, ..Config::new(seed % 100) }));
+        let mut words: Vec<&str> = text.split(' ').collect();
+        for _ in 0..1 + prng.below(2) {
+            // Of the same kind, or next to nothing could be read.
+            let kind = |w: &str| (w.chars().next(), w.chars().last().filter(|c| !c.is_alphanumeric()));
+            let to = prng.below(words.len());
+            let alike: Vec<&str> = words.iter().copied().filter(|w| kind(w) == kind(words[to])).collect();
+            words[to] = prng.choose(&alike);
+        }
+        let Ok(g) = parse(&words.join(" ")) else { continue };
+        read += 1;
+        if verify(&g).is_err() {
+            continue;
+        }
+        valid += 1;
+        let small = g.order().iter().all(|&i| g.ty(g.result(i)).max_elements(&g.bounds) < 1 << 20);
+        let Ok(source) = SeededSource::new(&g, 1) else { continue };
+        for step in steps(&g, seed, 2).iter().filter(|_| small) {
+            let found = Interpreter::<f64>::new(&g, &source).step(step.sizes, &step.inputs());
+            run += usize::from(found.is_ok());
+        }
+        // Through the derived views as well.
+        let order = llamac_ir::derived::Dependences::new(&g).order();
+        assert_eq!(order.as_deref(), Some(g.order()));
+    }
+    assert!(read > 300 && valid > 200 && run > 200, "{read} read, {valid} valid, {run} run");
 }

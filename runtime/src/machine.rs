@@ -120,6 +120,8 @@ impl Kernel for Sum<'_> {
             for chunk in self.0.chunks_exact(8 * S::LANES) {
                 let mut i = 0;
                 while i < 8 {
+                    // Past the end of a page the hardware does not look ahead; the GEMM asks as far ahead.
+                    S::prefetch(chunk.as_ptr().wrapping_add(1024 + i * S::LANES).cast());
                     sums[i] = S::add(sums[i], S::load(chunk.as_ptr().add(i * S::LANES)));
                     i += 1;
                 }

@@ -28,12 +28,17 @@ impl Table {
         match format {
             TableFormat::Md => self.markdown(),
             TableFormat::Csv => self.csv(),
-            TableFormat::Json => format!("{}\n", pretty(&Value::Array(self.objects().collect()))),
+            TableFormat::Json => format!("{}\n", pretty(&self.records())),
             TableFormat::Jsonl => self.objects().fold(String::new(), |mut s, o| {
                 let _ = writeln!(s, "{o}");
                 s
             }),
         }
+    }
+
+    /// The rows as JSON objects.
+    pub fn records(&self) -> Value {
+        Value::Array(self.objects().collect())
     }
 
     fn objects(&self) -> impl Iterator<Item = Value> + '_ {

@@ -3,11 +3,13 @@
 //! It computes every op as its definition says, in f64 or f32 ([`Real`]), with states that outlive a step. Fusions run their
 //! regions. Layouts mean nothing to it.
 
+mod error;
 mod ops;
 mod real;
 mod tensor;
 mod weights;
 
+pub use error::{InterpError, MAX_ELEMENTS};
 pub use real::Real;
 pub use tensor::{Data, Tensor};
 pub use weights::WeightError;
@@ -17,7 +19,6 @@ use llamac_formats::DType;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tensor::{offsets, strides};
-use thiserror::Error;
 
 /// One input of a step.
 #[derive(Clone, Copy, Debug)]
@@ -28,30 +29,21 @@ pub enum Input<'a> {
     Int(&'a [i32]),
 }
 
-/// Why a step could not be interpreted.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[allow(missing_docs)]
-pub enum InterpError {
-    #[error("the input {name:?} is missing: expected {expected}")]
-    MissingInput { name: String, expected: String },
-    #[error("the input {name:?}: found {found}, expected {expected}")]
-    Input { name: String, found: String, expected: String },
-    #[error("the input {name:?}: found {found} at row {row}, expected 0..{limit}")]
-    Range { name: String, row: usize, found: i32, limit: usize },
-    #[error("the {what} {found} of a step is above its bound {bound}")]
-    Bound { what: &'static str, found: usize, bound: usize },
-    #[error("{origin}: index {found} is outside 0..{limit}")]
-    Index { origin: String, found: i32, limit: usize },
-    #[error(transparent)]
-    Weight(#[from] WeightError),
-}
-
 /// An interpreter of one graph with its states.
 pub struct Interpreter<'a, F> {
     graph: &'a Graph,
     source: &'a dyn TensorSource,
-    states: Vec<(String, Vec<F>)>,
-    weights: HashMap<Value, Tensor<F>>,
+    states: Vec<State<F>>,
+    /// Weights and tables that were made once.
+    kept: HashMap<Value, Tensor<F>>,
+    keeps: bool,
+}
+
+/// A state, zero until it is first written or read.
+struct State<F> {
+    name: String,
+    elements: usize,
+    data: Vec<F>,
 }
 
 /// What a step is interpreted in.
@@ -62,16 +54,37 @@ struct Env<'e, F> {
 }
 
 impl<'a, F: Real> Interpreter<'a, F> {
-    /// An interpreter of a verified graph, all states zero. Weights are read from `source` when they are first needed.
+    /// An interpreter of a verified graph, all states zero. Weights are read from `source` when they are first needed, and
+    /// kept as f32.
     pub fn new(graph: &'a Graph, source: &'a dyn TensorSource) -> Self {
         let mut states = vec![];
         for &inst in graph.order() {
             if let Op::State { name } = graph.op(inst) {
                 let elements = graph.ty(graph.result(inst)).max_elements(&graph.bounds);
-                states.push((name.clone(), vec![F::default(); elements]));
+                states.push(State { name: name.clone(), elements, data: vec![] });
             }
         }
-        Interpreter { graph, source, states, weights: HashMap::new() }
+        Interpreter { graph, source, states, kept: HashMap::new(), keeps: true }
+    }
+
+    /// Whether weights are kept between steps (they are, if nothing is said) or read anew each time they are needed: for
+    /// models that fit the memory only one weight at a time.
+    pub fn keep_weights(mut self, keep: bool) -> Self {
+        self.keeps = keep;
+        self
+    }
+
+    /// The elements of a state `[slots, heads, tokens, head_dim]` as the last step left them; empty while nothing has
+    /// touched it. None if the graph has no state of that name.
+    pub fn state(&self, name: &str) -> Option<&[F]> {
+        self.states.iter().find(|s| s.name == name).map(|s| &s.data[..])
+    }
+
+    /// Makes all states zero again.
+    pub fn reset(&mut self) {
+        for state in &mut self.states {
+            state.data.clear();
+        }
     }
 
     /// Runs one step and returns the outputs in the graph's order.
@@ -127,21 +140,19 @@ impl<'a, F: Real> Interpreter<'a, F> {
         let result = graph.result(inst);
         let ty = graph.ty(result);
         let dims: Vec<usize> = ty.dims.iter().map(|d| d.value(&env.sizes)).collect();
+        let elements = ty.elements().value(&env.sizes);
+        if elements > MAX_ELEMENTS {
+            return Err(InterpError::too_large(graph, inst, elements));
+        }
         Ok(match graph.op(inst) {
             Op::Input { name, limit } => input(name, *limit, ty, dims, env.inputs)?,
             Op::Param { index } => env.params[*index].clone(),
-            Op::Weight(recipe) => match self.weights.get(&result) {
-                Some(w) => w.clone(),
-                None => {
-                    let data = weights::evaluate(recipe, ty, self.source)?;
-                    let w = Tensor { dims, data: Data::Narrow(Arc::new(data)) };
-                    self.weights.insert(result, w.clone());
-                    w
-                }
-            },
-            Op::Const(kind) => constant(kind, ty, dims),
+            Op::Weight(_) | Op::Const(ConstKind::Rope { .. }) => self.generated(graph, inst, dims)?,
+            Op::Const(ConstKind::Splat(scalar)) => splat(*scalar, ty, dims),
             Op::State { name } => {
-                let index = self.states.iter().position(|(n, _)| n == name).unwrap_or(0);
+                let index = self.states.iter().position(|s| s.name == *name).unwrap_or(0);
+                let state = &mut self.states[index];
+                state.data.resize(state.elements, F::default());
                 Tensor { dims, data: Data::State(index) }
             }
             Op::Iota => Tensor { data: Data::Int(Arc::new((0..dims[0] as i32).collect())), dims },
@@ -179,7 +190,7 @@ impl<'a, F: Real> Interpreter<'a, F> {
                 x(0).pick(dims.clone(), &offsets(&dims, &to, 0))
             }
             Op::Index => {
-                let (state, slots) = (self.state(x(0)), x(1).ints());
+                let (state, slots) = (&self.states[x(0).state()].data, x(1).ints());
                 let [slot_count, _, tokens, width] = [0, 1, 2, 3].map(|i| x(0).dims[i]);
                 check_indices(graph, inst, slots, slot_count)?;
                 let mut out = Vec::with_capacity(dims.iter().product());
@@ -197,8 +208,7 @@ impl<'a, F: Real> Interpreter<'a, F> {
                 check_indices(graph, inst, slots, slot_count)?;
                 check_indices(graph, inst, positions, tokens)?;
                 let data = rows.floats();
-                let Data::State(index) = x(0).data else { unreachable!("the typing rules allow only a state here") };
-                let state = &mut self.states[index].1;
+                let state = &mut self.states[x(0).state()].data;
                 for (row, (&slot, &position)) in slots.iter().zip(positions).enumerate() {
                     for head in 0..heads {
                         let to = ((slot as usize * heads + head) * tokens + position as usize) * width;
@@ -212,22 +222,36 @@ impl<'a, F: Real> Interpreter<'a, F> {
         })
     }
 
-    fn state(&self, t: &Tensor<F>) -> &[F] {
-        match t.data {
-            Data::State(index) => &self.states[index].1,
-            _ => unreachable!("the typing rules allow only a state here"),
+    /// What is made of the source or of a formula: the same in every step.
+    fn generated(&mut self, graph: &Graph, inst: Inst, dims: Vec<usize>) -> Result<Tensor<F>, InterpError> {
+        let result = graph.result(inst);
+        // Values of a region have ids of their own.
+        let keeps = self.keeps && std::ptr::eq(graph, self.graph);
+        if let Some(kept) = self.kept.get(&result).filter(|_| keeps) {
+            return Ok(kept.clone());
         }
+        let data = match graph.op(inst) {
+            Op::Weight(recipe) => weights::evaluate(recipe, graph.ty(result), self.source)?,
+            Op::Const(ConstKind::Rope { table, part }) => {
+                let count = dims.iter().product();
+                let (mut cos, mut sin) = (vec![0.0; count], vec![0.0; count]);
+                table.fill(0, &mut cos, &mut sin);
+                if *part == RopePart::Cos { cos } else { sin }
+            }
+            _ => unreachable!("only weights and tables are generated"),
+        };
+        let made = Tensor { dims, data: Data::Narrow(Arc::new(data)) };
+        if keeps {
+            self.kept.insert(result, made.clone());
+        }
+        Ok(made)
     }
 }
 
 fn check_indices(graph: &Graph, inst: Inst, ids: &[i32], limit: usize) -> Result<(), InterpError> {
     match ids.iter().find(|&&i| i < 0 || i as usize >= limit) {
         None => Ok(()),
-        Some(&found) => Err(InterpError::Index {
-            origin: format!("{} ({})", graph.origin(inst), graph.op(inst).mnemonic()),
-            found,
-            limit,
-        }),
+        Some(&found) => Err(InterpError::index(graph, inst, found, limit)),
     }
 }
 
@@ -248,8 +272,7 @@ fn input<F: Real>(
         Input::Int(v) => (DType::I32, v.len()),
     };
     if dtype != ty.dtype || len != count {
-        let found = format!("{len} elements of {dtype}");
-        return Err(InterpError::Input { name: name.into(), found, expected: expected() });
+        return Err(InterpError::input(name, (len, dtype), expected()));
     }
     Ok(match given {
         Input::Float(v) => Tensor::float(dims, v.iter().map(|&x| F::from_f32(x)).collect()),
@@ -264,20 +287,15 @@ fn input<F: Real>(
     })
 }
 
-fn constant<F: Real>(kind: &ConstKind, ty: &Type, dims: Vec<usize>) -> Tensor<F> {
+fn splat<F: Real>(scalar: Scalar, ty: &Type, dims: Vec<usize>) -> Tensor<F> {
     let count = dims.iter().product();
-    let data = match kind {
-        ConstKind::Splat(Scalar::Float(v)) => {
-            let rounded = ops::cast(&Tensor::float(vec![1], vec![F::from_f32(*v)]), ty.dtype).floats()[0];
+    let data = match scalar {
+        Scalar::Float(v) => {
+            let rounded = ops::cast(&Tensor::float(vec![1], vec![F::from_f32(v)]), ty.dtype).floats()[0];
             Data::Float(Arc::new(vec![rounded; count]))
         }
-        ConstKind::Splat(Scalar::Int(v)) => Data::Int(Arc::new(vec![*v; count])),
-        ConstKind::Splat(Scalar::Bool(v)) => Data::Bool(Arc::new(vec![*v; count])),
-        ConstKind::Rope { table, part } => {
-            let (mut cos, mut sin) = (vec![0.0; count], vec![0.0; count]);
-            table.fill(0, &mut cos, &mut sin);
-            Data::Narrow(Arc::new(if *part == RopePart::Cos { cos } else { sin }))
-        }
+        Scalar::Int(v) => Data::Int(Arc::new(vec![v; count])),
+        Scalar::Bool(v) => Data::Bool(Arc::new(vec![v; count])),
     };
     Tensor { dims, data }
 }

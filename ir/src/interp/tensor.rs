@@ -58,6 +58,14 @@ impl<F: Real> Tensor<F> {
         }
     }
 
+    /// Which state this is; the verifier promises that it is one.
+    pub(super) fn state(&self) -> usize {
+        match self.data {
+            Data::State(index) => index,
+            _ => unreachable!("the verifier allows only a state here"),
+        }
+    }
+
     /// The tensor with elements picked by index: element `i` of the result is element `index[i]` of this.
     pub fn pick(&self, dims: Vec<usize>, index: &[usize]) -> Tensor<F> {
         fn take<T: Copy>(from: &[T], index: &[usize]) -> Arc<Vec<T>> {

@@ -1,99 +1,118 @@
 //! Weights by recipe, widened to f32.
 
-use crate::{DType, Recipe, TensorSource, Type};
+use crate::{DType, Recipe, TensorSource, TensorView, Type};
 use half::{bf16, f16};
 use thiserror::Error;
 
 /// A weight that cannot be made from the source.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[allow(missing_docs)]
 pub enum WeightError {
+    /// The source has no such tensor.
     #[error("{source_name}: the tensor {tensor:?} is missing")]
-    Missing { source_name: String, tensor: String },
+    Missing {
+        /// What the source calls itself.
+        source_name: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another dtype or shape.
     #[error("{source_name}: tensor {tensor:?}: found {found}, expected {expected}")]
-    Mismatch { source_name: String, tensor: String, found: String, expected: String },
+    Mismatch {
+        /// What the source calls itself.
+        source_name: String,
+        /// The tensor; the first, where several are joined.
+        tensor: String,
+        /// What it is.
+        found: String,
+        /// What the graph needs.
+        expected: String,
+    },
 }
 
-/// The elements of a weight of type `ty`, row-major.
+/// The elements of a weight of type `ty`, row-major: layouts mean nothing here, so `interleave_panels` is a `concat`. Each
+/// tensor is released after it was read.
 ///
 /// # Errors
 /// A tensor that is missing or does not fit.
 pub fn evaluate(recipe: &Recipe, ty: &Type, source: &dyn TensorSource) -> Result<Vec<f32>, WeightError> {
     let dims: Vec<usize> = ty.dims.iter().filter_map(|d| d.as_const()).collect();
-    let mismatch = |tensor: &str, found: String, expected: String| WeightError::Mismatch {
-        source_name: source.describe(),
-        tensor: tensor.to_owned(),
-        found,
-        expected,
-    };
-    match recipe {
-        Recipe::Tensor(name) => {
-            let t = source
-                .tensor(name)
-                .ok_or_else(|| WeightError::Missing { source_name: source.describe(), tensor: name.clone() })?;
-            if t.dims != dims || t.dtype != ty.dtype {
-                return Err(mismatch(name, format!("{}{:?}", t.dtype, t.dims), format!("{}{dims:?}", ty.dtype)));
-            }
-            Ok(widen(t.dtype, t.bytes))
-        }
-        Recipe::Widen(of) => {
-            let first = recipe.tensors().first().map_or_else(String::new, |s| (*s).to_owned());
-            let t = source
-                .tensor(&first)
-                .ok_or_else(|| WeightError::Missing { source_name: source.describe(), tensor: first.clone() })?;
-            evaluate(of, &ty.with_dtype(t.dtype), source)
-        }
-        Recipe::PermuteRows { of, heads } => {
-            let rows = dims.first().copied().unwrap_or(0);
-            let head = rows.checked_div(*heads).unwrap_or(0);
-            if head == 0 || head * heads != rows || head % 2 != 0 {
-                let name = recipe.tensors().first().map_or_else(String::new, |s| (*s).to_owned());
-                return Err(mismatch(
-                    &name,
-                    format!("{rows} rows"),
-                    format!("an even number of rows for each of {heads} heads"),
-                ));
-            }
-            let from = evaluate(of, ty, source)?;
-            let width = from.len() / rows;
-            let mut out = Vec::with_capacity(from.len());
-            for row in 0..rows {
-                let (h, j) = (row / head, row % head);
-                let source_row = h * head + if j < head / 2 { 2 * j } else { 2 * (j - head / 2) + 1 };
-                out.extend_from_slice(&from[source_row * width..(source_row + 1) * width]);
-            }
-            Ok(out)
-        }
-        Recipe::Concat(parts) | Recipe::InterleavePanels(parts) => {
-            let mut out = vec![];
-            for part in parts {
-                let rows = rows(part, source)?;
-                let mut part_dims = ty.dims.clone();
-                if let Some(d) = part_dims.first_mut() {
-                    *d = rows.into();
-                }
-                out.extend(evaluate(part, &ty.with_dims(part_dims), source)?);
-            }
-            let expected: usize = dims.iter().product();
-            if out.len() != expected {
-                let first = recipe.tensors().first().map_or_else(String::new, |s| (*s).to_owned());
-                return Err(mismatch(&first, format!("{} elements in all parts", out.len()), format!("{expected}")));
-            }
-            Ok(out)
-        }
-    }
+    Evaluation { source }.part(recipe, &dims, Some(ty.dtype))
 }
 
-/// The number of rows (axis 0) of a recipe.
-fn rows(recipe: &Recipe, source: &dyn TensorSource) -> Result<usize, WeightError> {
-    let mut total = 0;
-    for name in recipe.tensors() {
-        let t = source
-            .tensor(name)
-            .ok_or_else(|| WeightError::Missing { source_name: source.describe(), tensor: name.to_owned() })?;
-        total += t.dims.first().copied().unwrap_or(1);
+struct Evaluation<'a> {
+    source: &'a dyn TensorSource,
+}
+
+impl Evaluation<'_> {
+    fn tensor(&self, name: &str) -> Result<TensorView<'_>, WeightError> {
+        let missing = || WeightError::Missing { source_name: self.source.describe(), tensor: name.to_owned() };
+        self.source.tensor(name).ok_or_else(missing)
     }
-    Ok(total)
+
+    fn mismatch(&self, recipe: &Recipe, found: String, expected: String) -> WeightError {
+        let tensor = recipe.tensors().first().map_or_else(String::new, |s| (*s).to_owned());
+        WeightError::Mismatch { source_name: self.source.describe(), tensor, found, expected }
+    }
+
+    /// A recipe of known shape; of any float dtype where none is given.
+    fn part(&self, recipe: &Recipe, dims: &[usize], dtype: Option<DType>) -> Result<Vec<f32>, WeightError> {
+        match recipe {
+            Recipe::Tensor(name) => {
+                let t = self.tensor(name)?;
+                if t.dims != dims || dtype.is_some_and(|d| d != t.dtype) || !t.dtype.is_float() {
+                    let wanted = dtype.map_or("a float ".to_owned(), |d| d.to_string());
+                    let (found, expected) = (format!("{}{:?}", t.dtype, t.dims), format!("{wanted}{dims:?}"));
+                    return Err(self.mismatch(recipe, found, expected));
+                }
+                let out = widen(t.dtype, t.bytes);
+                self.source.release(name);
+                Ok(out)
+            }
+            Recipe::Widen(of) => self.part(of, dims, None),
+            Recipe::PermuteRows { of, heads } => {
+                let rows = dims.first().copied().unwrap_or(0);
+                let head = rows.checked_div(*heads).unwrap_or(0);
+                if head == 0 || head * heads != rows || head % 2 != 0 {
+                    let expected = format!("an even number of rows for each of {heads} heads");
+                    return Err(self.mismatch(recipe, format!("{rows} rows"), expected));
+                }
+                let from = self.part(of, dims, dtype)?;
+                let width = from.len() / rows;
+                let mut out = Vec::with_capacity(from.len());
+                for row in 0..rows {
+                    let (h, j) = (row / head, row % head);
+                    let source_row = h * head + if j < head / 2 { 2 * j } else { 2 * (j - head / 2) + 1 };
+                    out.extend_from_slice(&from[source_row * width..(source_row + 1) * width]);
+                }
+                Ok(out)
+            }
+            Recipe::Concat(parts) | Recipe::InterleavePanels(parts) => {
+                let rows = parts.iter().map(|p| self.rows(p)).collect::<Result<Vec<usize>, _>>()?;
+                let total = rows.iter().fold(0, |n: usize, &r| n.saturating_add(r));
+                // Before anything is read: a text may name one tensor very often.
+                if dims.first() != Some(&total) {
+                    let expected = format!("{} rows", dims.first().copied().unwrap_or(0));
+                    return Err(self.mismatch(recipe, format!("{total} rows in all parts"), expected));
+                }
+                let mut out = vec![];
+                for (part, rows) in parts.iter().zip(rows) {
+                    let mut dims = dims.to_vec();
+                    dims[0] = rows;
+                    out.extend(self.part(part, &dims, dtype)?);
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    /// The number of rows (axis 0) of a recipe.
+    fn rows(&self, recipe: &Recipe) -> Result<usize, WeightError> {
+        let mut total = 0usize;
+        for name in recipe.tensors() {
+            total = total.saturating_add(self.tensor(name)?.dims.first().copied().unwrap_or(1));
+        }
+        Ok(total)
+    }
 }
 
 fn widen(dtype: DType, bytes: &[u8]) -> Vec<f32> {
