@@ -68,8 +68,7 @@ pub fn run_passes(
 /// # Errors
 /// A graph that has no plan.
 pub fn plan(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
-    let parts =
-        llamac_passes::plan::Options { schedule: options.enables("schedule"), plan: options.enables("plan") };
+    let parts = llamac_passes::plan::Options { schedule: options.enables("schedule"), plan: options.enables("plan") };
     Ok(plan_with(graph, parts)?)
 }
 
