@@ -114,9 +114,7 @@ impl Model {
             _ => std::fs::read(path).map_err(|e| found(format!("an unreadable file ({e})")))?,
         };
         let text = String::from_utf8(bytes).map_err(|_| found("a binary file".into()))?;
-        let graph = llamac_ir::parse::parse(&text).map_err(|e| OpenError::Text { message: located(path, &e) })?;
-        llamac_ir::verify::verify(&graph)
-            .map_err(|e| OpenError::Text { message: format!("{}: {e}", path.display()) })?;
+        let graph = llamac_ir::read(&text).map_err(|e| OpenError::Text { message: located(path, &e) })?;
         let b = graph.bounds;
         for (option, given, has) in
             [("-c", sizes.context, b.tokens), ("--chunk", sizes.chunk, b.rows), ("--slots", sizes.slots, b.slots)]

@@ -77,7 +77,9 @@ proptest! {
         let given = graph(&config(seed, size));
         let (after, finished) = stop_after(&given, &Options::default(), "fuse-rows");
         for (edge, reason) in finished.ledger.refused() {
-            prop_assert!(!matches!(reason, Reason::DisabledByOption(_)), "{} -> {}", edge.producer, edge.consumer);
+            // Nothing is switched off, and no graph is large: what may be one kernel is one.
+            let excuse = matches!(reason, Reason::DisabledByOption(_) | Reason::TooLarge);
+            prop_assert!(!excuse, "{} -> {}: {reason}", edge.producer, edge.consumer);
         }
         let fusions = after.order().iter().filter(|&&i| matches!(after.op(i), Op::Fusion(_))).count();
         prop_assert_eq!(fusions > 0, finished.ledger.kernels.iter().any(|k| k.kind.is_some()));

@@ -39,7 +39,7 @@ impl<'a> Memory<'a> {
                     let at = inputs.iter().position(|p| p.name == *name);
                     Operand::Input(at.ok_or_else(|| {
                         CodegenError::Plan(format!(
-                            "entry `{}` has an input `{name}` that the last entry lacks",
+                            "entry `{}` has an input `{name}` that the graph lacks",
                             plan.name
                         ))
                     })?)
@@ -51,7 +51,7 @@ impl<'a> Memory<'a> {
         let same = graph.outputs().len() == outputs.len()
             && graph.outputs().iter().zip(outputs).all(|((name, _), port)| *name == port.name);
         if !same {
-            return Err(CodegenError::Plan(format!("entry `{}` has other outputs than the last entry", plan.name)));
+            return Err(CodegenError::Plan(format!("entry `{}` has other outputs than the graph", plan.name)));
         }
         Ok(Memory { plan, leaves })
     }

@@ -87,21 +87,21 @@ impl Compiled {
     }
 }
 
-/// Compiles a plan.
+/// Compiles the plan of a graph: the one that all entries were made from, whose inputs and outputs are the program's.
 ///
 /// # Errors
 /// A region that no kernel can be made of, a weight that cannot be packed, a plan that contradicts itself, a target that is
 /// not supported.
-pub fn compile(plan: &Plan, options: &Options) -> Result<Compiled> {
-    let Some(last) = plan.entries.last() else {
+pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled> {
+    if plan.entries.is_empty() {
         return Err(CodegenError::Plan("it has no entries".into()));
-    };
+    }
     let isa = options.target.isa()?;
     let mut kernels = Kernels::new(isa, options.listings);
     let mut weights = WeightPlan::new();
     let mut states: Vec<StateInfo> = vec![];
-    let inputs = inputs(&last.graph);
-    let outputs = outputs(&last.graph);
+    let inputs = inputs(graph);
+    let outputs = outputs(graph);
     let mut entries = vec![];
     for plan in &plan.entries {
         let memory = Memory::new(plan, &inputs, &outputs, &mut states, &mut weights)?;
@@ -111,8 +111,8 @@ pub fn compile(plan: &Plan, options: &Options) -> Result<Compiled> {
     let (infos, code, listings) = kernels.finish();
     let vocab = inputs.iter().find(|i| i.name == "tokens").and_then(|i| i.limit);
     let program = Program {
-        name: last.graph.name.clone(),
-        bounds: last.graph.bounds,
+        name: graph.name.clone(),
+        bounds: graph.bounds,
         act: options.act.clone(),
         kv: options.kv.clone(),
         fusion: options.fusion.clone(),

@@ -42,7 +42,12 @@ impl Waiting {
                 if done() {
                     return;
                 }
-                if spin { spin_loop() } else { std::thread::yield_now() }
+                match since {
+                    // The first looks are close together: a pause alone is longer than a rendezvous.
+                    None if spin => {}
+                    Some(_) if spin => spin_loop(),
+                    _ => std::thread::yield_now(),
+                }
             }
             since.get_or_insert_with(Instant::now);
         }
