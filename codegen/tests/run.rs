@@ -417,7 +417,7 @@ fn too_deep_a_region_is_refused_in_words() {
     let mut g = g;
     llamac_passes::layout::run(&mut g).unwrap();
     let plan = llamac_passes::plan::plan(&g).unwrap();
-    let error = llamac_codegen::compile(&plan, &Options::default()).unwrap_err().to_string();
+    let error = llamac_codegen::compile(&g, &plan, &Options::default()).unwrap_err().to_string();
     assert!(error.contains("deep") && error.contains("smaller region"), "{error}");
 }
 
