@@ -63,26 +63,35 @@ pub fn run_passes(
     Ok(pipeline::run(graph, options, watch)?)
 }
 
-/// Takes a graph through all passes to machine code for this CPU.
+/// Schedules and plans a graph that has been through the graph passes.
+///
+/// # Errors
+/// A graph that has no plan.
+pub fn plan(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
+    Ok(plan_with(graph, options.plan())?)
+}
+
+/// Takes a graph through all passes to machine code for this CPU. Listings of the machine code take time: `listings` says
+/// whether they are wanted.
 ///
 /// # Errors
 /// The pass, plan or kernel that failed.
-pub fn compile(mut graph: Graph, options: &Options) -> Result<Compiled, CompileError> {
+pub fn compile(mut graph: Graph, options: &Options, listings: bool) -> Result<Compiled, CompileError> {
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
-    let plan = plan_with(&graph, options.plan())?;
-    let code = llamac_codegen::compile(&graph, &plan, &code_options(options))?;
+    let plan = plan(&graph, options)?;
+    let code = llamac_codegen::compile(&graph, &plan, &code_options(options, listings))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
 /// Code for this CPU, and what the program says of itself.
-fn code_options(options: &Options) -> llamac_codegen::Options {
+fn code_options(options: &Options, listings: bool) -> llamac_codegen::Options {
     llamac_codegen::Options {
         target: Target::Native,
         act: options.act.to_string(),
         kv: options.kv.to_string(),
         fusion: options.fusion.to_string(),
-        listings: false,
+        listings,
     }
 }
 

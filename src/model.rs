@@ -1,8 +1,9 @@
 //! A model description as it was found: a graph, its weights, its tokenizer.
 
 use llamac_ir::parse::ParseError;
+use llamac_ir::seeded::{SeededError, SeededSource};
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
-use llamac_models::weights::{SeededTensors, fit};
+use llamac_models::weights::fit;
 use llamac_models::{Checkpoint, ConfigError, ImportError, ModelDir, WeightsError};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -57,6 +58,8 @@ pub enum OpenError {
     Size { option: &'static str, found: usize, expected: String },
     #[error("{message}")]
     Text { message: String },
+    #[error("{0}; name a source with --weights")]
+    Seeded(#[from] SeededError),
     #[error("{path}: a model directory brings its own weights: leave --weights out")]
     NeedlessWeights { path: PathBuf },
 }
@@ -111,9 +114,7 @@ impl Model {
             _ => std::fs::read(path).map_err(|e| found(format!("an unreadable file ({e})")))?,
         };
         let text = String::from_utf8(bytes).map_err(|_| found("a binary file".into()))?;
-        let graph = llamac_ir::parse::parse(&text).map_err(|e| OpenError::Text { message: located(path, &e) })?;
-        llamac_ir::verify::verify(&graph)
-            .map_err(|e| OpenError::Text { message: format!("{}: {e}", path.display()) })?;
+        let graph = llamac_ir::read(&text).map_err(|e| OpenError::Text { message: located(path, &e) })?;
         let b = graph.bounds;
         for (option, given, has) in
             [("-c", sizes.context, b.tokens), ("--chunk", sizes.chunk, b.rows), ("--slots", sizes.slots, b.slots)]
@@ -141,23 +142,7 @@ impl Model {
         if self.source.is_some() {
             return Ok(());
         }
-        let mut declared = vec![];
-        for &inst in self.graph.order() {
-            if let Op::Weight(recipe) = self.graph.op(inst) {
-                let ty = self.graph.ty(self.graph.result(inst));
-                let dims: Vec<usize> = ty.dims.iter().filter_map(|d| d.as_const()).collect();
-                let parts = recipe.tensors();
-                // A recipe that joins several tensors splits the rows evenly; what they are called does not matter here.
-                for (i, name) in parts.iter().enumerate() {
-                    let mut dims = dims.clone();
-                    if let Some(rows) = dims.first_mut() {
-                        *rows = *rows * (i + 1) / parts.len() - *rows * i / parts.len();
-                    }
-                    declared.push(((*name).to_owned(), ty.dtype, dims));
-                }
-            }
-        }
-        self.source = Some(Box::new(SeededTensors::new(seed, declared)?));
+        self.source = Some(Box::new(SeededSource::new(&self.graph, seed)?));
         Ok(())
     }
 

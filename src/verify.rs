@@ -123,7 +123,7 @@ pub fn verify(model: &Model, settings: &Settings, pool: &Arc<Pool>) -> Result<Ve
 }
 
 fn build(model: &Model, options: &Options, settings: &Settings, pool: &Arc<Pool>) -> Result<Session, CompileError> {
-    let compiled = compile::compile(model.graph.clone(), options)?;
+    let compiled = compile::compile(model.graph.clone(), options, false)?;
     let (weights, _) = compile::pack_weights(&compiled, model, pool.threads(), &mut |_, _| {})?;
     compile::session(&compiled, weights, Arc::clone(pool), settings.tier)
 }

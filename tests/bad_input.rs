@@ -39,7 +39,8 @@ fn files_missing_empty_or_truncated() {
 fn safetensors_header_too_long() {
     let m = llama2();
     let mut bytes = m.read("model.safetensors");
-    bytes[..8].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
+    let whole = bytes.len() as u64;
+    bytes[..8].copy_from_slice(&whole.to_le_bytes());
     m.write("model.safetensors", &bytes).logits().refuses(&["model.safetensors", "header"]);
     bytes[..8].copy_from_slice(&(200u64 << 20).to_le_bytes());
     m.write("model.safetensors", &bytes).logits().refuses(&["model.safetensors", "header"]);
@@ -122,7 +123,7 @@ fn configurations_that_cannot_be() {
         m.logits().refuses(&all);
     }
     let m = Broken::copy("tiny-llama31");
-    m.config("architectures", json!(["Qwen2ForCausalLM"])).config("use_sliding_window", json!(true));
+    m.config("architectures", json!(["Qwen2ForCausalLM"])).config("model_type", json!("qwen2")).config("use_sliding_window", json!(true));
     m.logits().refuses(&["use_sliding_window"]);
 }
 

@@ -17,6 +17,15 @@ fn golden(name: &str) -> Value {
     json(&std::fs::read_to_string(root().join(format!("tests/golden/{name}.json"))).unwrap())
 }
 
+/// ‖a − b‖ / ‖b‖
+fn relative(a: &Value, b: &Value) -> f64 {
+    let numbers = |v: &Value| v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+    let (a, b) = (numbers(a), numbers(b));
+    assert_eq!(a.len(), b.len());
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(&b).map(|(x, y)| x - y)) / norm(&mut b.iter().copied())
+}
+
 #[test]
 fn run_streams_the_text_that_json_holds() {
     let b = bard();
@@ -85,7 +94,8 @@ fn logits_have_exactly_two_keys() {
 fn a_printed_graph_is_read_back() {
     let m = model("tiny-olmo2");
     let dir = tempfile::tempdir().unwrap();
-    let want = llamac(["logits", text(&m), "--ids", "1,5,7"]).ok();
+    let want = json(&llamac(["logits", text(&m), "--ids", "1,5,7"]).ok());
+    let mut first = None;
     let stages: [&[&str]; 5] = [
         &[],
         &["--print-before", "merge-linear"],
@@ -99,7 +109,11 @@ fn a_printed_graph_is_read_back() {
         std::fs::write(&path, &printed).unwrap();
         assert_eq!(llamac(["ir", text(&path)]).ok(), printed, "{stage:?}");
         let got = llamac(["logits", text(&path), "--weights", text(&m), "--ids", "1,5,7"]).ok();
-        assert_eq!(got, want, "{stage:?}");
+        // The printed graph scores a row in a step, the model many: rounding may differ, and nothing else.
+        assert_eq!(json(&got)["argmax_per_position"], want["argmax_per_position"], "{stage:?}");
+        let difference = relative(&json(&got)["logits_last"], &want["logits_last"]);
+        assert!(difference <= 1e-5, "{stage:?}: {difference}");
+        assert_eq!(&got, first.get_or_insert(got.clone()), "{stage:?}");
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! What this crate must never do: open files, know a model family, decide anything about machine code.
 //!
-//! Data flows: [`Builder`] or [`parse()`] → [`Graph`] → [`verify()`] → passes (elsewhere) → [`print()`] or [`interp`]. Beside the
+//! Data flows: [`Builder`] or [`parse()`] → [`Graph`] → [`verify()`] (both at once: [`read()`]) → passes (elsewhere) → [`print()`] or [`interp`]. Beside the
 //! way: [`access`](mod@access) reads through views, [`derived`] shows dependences, [`seeded`] makes weights up, and with the feature `random`
 //! the module `random` makes graphs up, for tests here and in other crates.
 
@@ -34,7 +34,7 @@ pub use builder::Builder;
 pub use graph::{Graph, Inst, InstData, Value};
 pub use llamac_formats::{Bounds, DType, Extent, Sizes, Sym};
 pub use op::{BinaryOp, CompareOp, ConstKind, DotSpec, Fusion, FusionKind, Op, ReduceOp, RopePart, Scalar, UnaryOp};
-pub use parse::{ParseError, parse};
+pub use parse::{ParseError, parse, read};
 pub use print::print;
 pub use recipe::Recipe;
 pub use source::{TensorSource, TensorView};

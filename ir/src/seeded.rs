@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use thiserror::Error;
 
 /// The most bytes that are made up.
-const MAX_BYTES: usize = 64 << 30;
+const MAX_BYTES: usize = 4 << 30;
 
 /// Why tensors cannot be made up for a graph.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

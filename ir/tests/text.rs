@@ -177,3 +177,34 @@ proptest! {
         }
     }
 }
+
+/// What the verifier finds is shown where it stands, in the names of the text.
+#[test]
+fn broken_rules_have_a_place() {
+    let shown = |body: &str| {
+        let text = format!("graph @g S<=8 R<=1 T<=16 slots=1 {{\n{body}\n}}\n");
+        llamac_ir::read(&text).expect_err("a rule is broken").to_string()
+    };
+    let state =
+        "  %p: i32[S] = input \"p\" limit=16\n  %s: i32[S] = input \"s\" limit=1\n  %x: f32[S, 2, 4] = input \"x\"
+  %k: f32[1, 2, 16, 4] = state \"k\"\n  %new: f32[1, 2, 16, 4] = state.write %k, %x, %s, %p";
+    let twice = shown(&format!("{state}\n  %z: f32[1, 2, 16, 4] = state.write %k, %x, %s, %p\n  return \"y\" = %x"));
+    assert_eq!(
+        twice,
+        "line 7, column 26: rule `linear-state`: %k is written twice
+  |
+7 |   %z: f32[1, 2, 16, 4] = state.write %k, %x, %s, %p
+  |                          ^^^^^^^^^^^"
+    );
+    let in_a_region = shown(
+        "  %table: f32[9, 4] = weight \"w\"\n  %i: i32[S] = input \"i\"\n  %1: f32[S, 4] = fusion rows \"r\" (%table, %i) {
+    %t: f32[9, 4] = param 0\n    %ids: i32[S] = param 1\n    %2: f32[S, 4] = gather %t, %ids\n    yield %2
+  }\n  return \"y\" = %1",
+    );
+    assert!(in_a_region.starts_with("line 7, column 21: rule `indices`: the ids %ids have"), "{in_a_region}");
+    assert!(in_a_region.ends_with("^^^^^^"), "{in_a_region}");
+    let outputs = shown("  %x: f32[S, 4] = input \"x\"\n  return \"y\" = %x, \"y\" = %x");
+    assert!(outputs.starts_with("line 3, column 3: rule `outputs`"), "{outputs}");
+    let bounds = llamac_ir::read("graph @g S<=0 R<=1 T<=16 slots=1 {\n  return\n}").expect_err("no rows").to_string();
+    assert!(bounds.starts_with("line 1, column 1: rule `bounds`"), "{bounds}");
+}

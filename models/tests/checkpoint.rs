@@ -3,7 +3,7 @@
 mod support;
 
 use llamac_ir::{DType, TensorSource, TensorView};
-use llamac_models::weights::{NotFinite, SeededTensors, not_finite, not_finite_tensors};
+use llamac_models::weights::{NotFinite, not_finite, not_finite_tensors};
 use llamac_models::{Checkpoint, ModelDir, WeightsError};
 use proptest::prelude::*;
 use serde_json::json;
@@ -203,29 +203,6 @@ fn a_tensor_with_nan_is_named() {
     let weights = Checkpoint::open(dir.path()).expect("sound offsets");
     let found = not_finite_tensors(&weights, weights.names().chain(["absent"]));
     assert_eq!(found, [("large", NotFinite { nan: 1, infinite: 0, first: 4_999_998 })]);
-}
-
-#[test]
-fn seeded_values_depend_on_seed_and_name() {
-    let declared = || {
-        [("up.weight", vec![16, 64]), ("up.bias", vec![64]), ("norm", vec![64])]
-            .map(|(name, dims)| (name.to_string(), DType::F32, dims))
-    };
-    let values = |seed, name| {
-        let source = SeededTensors::new(seed, declared()).expect("small tensors");
-        let view = source.tensor(name).expect("a declared tensor");
-        support::floats(view.bytes)
-    };
-    let weight = values(1, "up.weight");
-    assert_eq!(weight, values(1, "up.weight"));
-    assert_ne!(weight, values(2, "up.weight"));
-    assert_ne!(weight[..64], values(1, "up.bias")[..]);
-    let deviation = (weight.iter().map(|v| v * v).sum::<f32>() / weight.len() as f32).sqrt();
-    assert!((0.115..0.135).contains(&deviation), "{deviation} is not about 1/8");
-    let mean = values(1, "norm").iter().sum::<f32>() / 64.0;
-    assert!((0.98..1.02).contains(&mean), "{mean} is not about 1");
-    let absurd = [("w".to_string(), DType::F32, vec![1 << 40, 1 << 40])];
-    says(&SeededTensors::new(0, absurd).expect_err("too large"), &["`w`", "--weights"]);
 }
 
 proptest! {

@@ -84,9 +84,4 @@ impl Flat {
     pub fn kernel_of(&self, inst: Inst) -> Option<usize> {
         self.kernel[inst.index()]
     }
-
-    /// Instructions of a kernel, in program order.
-    pub fn members(&self, kernel: usize) -> impl Iterator<Item = Inst> + '_ {
-        self.graph.order().iter().copied().filter(move |&i| self.kernel_of(i) == Some(kernel))
-    }
 }

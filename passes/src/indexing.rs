@@ -60,6 +60,48 @@ pub fn keeps_rows(graph: &Graph, view: Inst, operand: Value, rows: usize) -> boo
     }
 }
 
+/// What every value shows, transparent views read through. Found once for a graph: chains of views may be long.
+#[derive(Clone, Debug)]
+pub struct Views {
+    behind: Vec<Value>,
+    slots: Vec<Option<Value>>,
+    depth: Vec<usize>,
+}
+
+impl Views {
+    /// Reads a graph front to back.
+    pub fn new(graph: &Graph) -> Views {
+        let mut behind: Vec<Value> = (0..graph.value_count()).map(|id| Value(id as u32)).collect();
+        let (mut slots, mut depth) = (vec![None; behind.len()], vec![0; behind.len()]);
+        for &inst in graph.order() {
+            if is_transparent(graph.op(inst)) {
+                let (operands, v) = (graph.operands(inst), graph.result(inst).index());
+                let from = operands[0].index();
+                behind[v] = behind[from];
+                // A view of a state by slot is no state, so there is at most one on the way.
+                slots[v] = operands.get(1).map(|ids| behind[ids.index()]).or(slots[from]);
+                depth[v] = depth[from] + 1;
+            }
+        }
+        Views { behind, slots, depth }
+    }
+
+    /// The value whose elements these are: itself, if it is no view. Of an `index`, the state.
+    pub fn behind(&self, v: Value) -> Value {
+        self.behind[v.index()]
+    }
+
+    /// Where an `index` is on the way, what its slots show.
+    pub fn slots(&self, v: Value) -> Option<Value> {
+        self.slots[v.index()]
+    }
+
+    /// How many views are on the way.
+    pub fn depth(&self, v: Value) -> usize {
+        self.depth[v.index()]
+    }
+}
+
 /// Constants that have no place in memory, and so go into a region as they are.
 pub fn is_immediate(op: &Op) -> bool {
     matches!(op, Op::Const(ConstKind::Splat(_)) | Op::Iota)

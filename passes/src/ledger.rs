@@ -72,19 +72,16 @@ impl Ledger {
                 format!("{origin}{}{}", if origin.is_empty() { "" } else { " " }, spell(flat.graph.op(inst)))
             }
         };
-        let mut seen: HashSet<Edge> = HashSet::new();
         let mut entries = Vec::new();
         for edge in traffic::edges(&flat) {
-            if !seen.insert(Edge { operand: 0, ..edge }) {
-                continue;
-            }
             let producer = flat.graph.def(edge.value);
-            let views = BTreeSet::from([edge.view]);
+            let mut bytes = Traffic::default();
+            bytes.add(edge.bytes);
             entries.push(Entry {
                 producer: label(producer),
                 consumer: label(edge.reader),
                 ty: flat.graph.ty(edge.value).to_string(),
-                bytes: traffic::bytes_read(&flat.graph, edge.value, &views),
+                bytes,
                 outcome: judge.outcome(&edge),
             });
         }
@@ -130,6 +127,8 @@ struct Judge<'a> {
     groups: Vec<BTreeSet<Inst>>,
     of: Vec<Option<usize>>,
     chains: HashMap<Inst, Chain>,
+    /// The last dot of each kernel.
+    dots: HashMap<usize, Inst>,
     /// Members of attentions that are not fused.
     attention: HashMap<Inst, usize>,
 }
@@ -149,6 +148,7 @@ impl<'a> Judge<'a> {
             groups: vec![],
             of: vec![],
             chains: HashMap::new(),
+            dots: HashMap::new(),
             attention: HashMap::new(),
         };
         for &inst in graph.order() {
@@ -166,6 +166,7 @@ impl<'a> Judge<'a> {
             }
             if matches!(graph.op(inst), Op::Dot(_)) {
                 judge.chains.insert(inst, chains.of(inst, &none));
+                judge.dots.extend(flat.kernel_of(inst).map(|k| (k, inst)));
                 if kind == Some(None)
                     && fuse_attention::is_values_dot(graph, inst)
                     && let Ok(found) = pattern::find(graph, inst)
@@ -242,9 +243,7 @@ impl<'a> Judge<'a> {
         let kernel = self.flat.kernel_of(inst)?;
         match self.flat.kernels[kernel].kind? {
             FusionKind::Rows => None,
-            FusionKind::Epilogue | FusionKind::Attention => {
-                self.flat.members(kernel).filter(|&i| matches!(self.flat.graph.op(i), Op::Dot(_))).last()
-            }
+            FusionKind::Epilogue | FusionKind::Attention => self.dots.get(&kernel).copied(),
         }
     }
 
@@ -289,26 +288,28 @@ impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bounds = self.bounds.sizes();
         writeln!(f, "fused edges, by kernel:")?;
-        for (k, kernel) in self.kernels.iter().enumerate() {
-            let Some(kind) = kernel.kind else { continue };
-            let inside =
-                self.entries.iter().filter(|e| matches!(e.outcome, Outcome::Fused { kernel, .. } if kernel == k));
-            let mut bytes = Traffic::default();
-            let mut edges = 0;
-            for e in inside {
-                bytes.extend(&e.bytes);
-                edges += 1;
+        let mut inside: Vec<(usize, Traffic)> = vec![(0, Traffic::default()); self.kernels.len()];
+        for e in &self.entries {
+            if let Outcome::Fused { kernel, .. } = e.outcome {
+                inside[kernel].0 += 1;
+                inside[kernel].1.extend(&e.bytes);
             }
-            writeln!(f, "  {} ({kind}): {edges} edges, {bytes} bytes", kernel.label)?;
+        }
+        for (kernel, (edges, bytes)) in self.kernels.iter().zip(&inside) {
+            if let Some(kind) = kernel.kind {
+                writeln!(f, "  {} ({kind}): {edges} edges, {bytes} bytes", kernel.label)?;
+            }
         }
         writeln!(f, "refused edges:")?;
         let mut lines: Vec<(String, usize)> = Vec::new();
+        let mut at: HashMap<String, usize> = HashMap::new();
         for (e, reason) in self.refused() {
             let line = format!("{} -> {}: {}, {} bytes: {reason}", e.producer, e.consumer, e.ty, e.bytes);
-            match lines.iter_mut().find(|(l, _)| *l == line) {
-                Some((_, n)) => *n += 1,
-                None => lines.push((line, 1)),
-            }
+            let at = *at.entry(line).or_insert_with_key(|line| {
+                lines.push((line.clone(), 0));
+                lines.len() - 1
+            });
+            lines[at].1 += 1;
         }
         for (line, n) in lines {
             let times = if n > 1 { format!(" (x{n})") } else { String::new() };

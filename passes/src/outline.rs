@@ -5,11 +5,11 @@
 //! that may stay outside as well; or a param. What other instructions need of a group are its results.
 //! Contraction may make two instructions wait for each other; such groups are given up and returned.
 
-use crate::indexing::{is_affine_view, is_immediate, is_transparent};
+use crate::indexing::{Views, is_affine_view, is_immediate, is_transparent};
 use crate::{live, origin, state_order};
 use llamac_ir::{Fusion, FusionKind, Graph, Inst, Op, Type, Value};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
 /// Instructions that become one kernel.
 pub struct Group {
@@ -24,6 +24,10 @@ pub struct Group {
     /// Names the finished region.
     pub name: fn(&Graph) -> String,
 }
+
+/// The most instructions that are copied into a kernel for the sake of one operand; likewise the most views over another
+/// instruction's result. Of longer chains the region takes the end as a param.
+const MAX_COPIED: usize = 24;
 
 /// Pulls all views that need no division.
 pub fn pulls_all(graph: &Graph, inst: Inst) -> bool {
@@ -53,7 +57,11 @@ pub fn positions(graph: &Graph) -> Vec<usize> {
 /// arithmetic, and rows of a generated table by index. Immediates and transparent views count as well.
 pub fn cheap(graph: &Graph) -> Vec<bool> {
     let mut cheap = vec![false; graph.inst_count()];
+    // Instructions that a copy would bring along.
+    let mut size = vec![0usize; graph.inst_count()];
     for &inst in graph.order() {
+        let brought = graph.operands(inst).iter().map(|&v| size[graph.def(v).index()]);
+        size[inst.index()] = brought.fold(1, usize::saturating_add);
         let from_leaves = || {
             graph.operands(inst).iter().all(|&v| {
                 let leaf =
@@ -62,20 +70,22 @@ pub fn cheap(graph: &Graph) -> Vec<bool> {
             })
         };
         let op = graph.op(inst);
-        cheap[inst.index()] = match op {
-            _ if is_immediate(op) => true,
-            _ if is_transparent(op) => !matches!(op, Op::Index) && is_affine_view(graph, inst) && from_leaves(),
-            Op::Cast | Op::Compare(_) => from_leaves(),
-            Op::Select | Op::Binary(_) | Op::Unary(_) => {
-                let exact = !graph.ty(graph.result(inst)).dtype.is_float();
-                exact && from_leaves()
-            }
-            Op::Gather => {
-                let table = graph.def_op(graph.operands(inst)[0]);
-                matches!(table, Op::Const(_)) && matches!(graph.def_op(graph.operands(inst)[1]), Op::Input { .. })
-            }
-            _ => false,
-        };
+        let small = size[inst.index()] <= MAX_COPIED;
+        cheap[inst.index()] = small
+            && match op {
+                _ if is_immediate(op) => true,
+                _ if is_transparent(op) => !matches!(op, Op::Index) && is_affine_view(graph, inst) && from_leaves(),
+                Op::Cast | Op::Compare(_) => from_leaves(),
+                Op::Select | Op::Binary(_) | Op::Unary(_) => {
+                    let exact = !graph.ty(graph.result(inst)).dtype.is_float();
+                    exact && from_leaves()
+                }
+                Op::Gather => {
+                    let table = graph.def_op(graph.operands(inst)[0]);
+                    matches!(table, Op::Const(_)) && matches!(graph.def_op(graph.operands(inst)[1]), Op::Input { .. })
+                }
+                _ => false,
+            };
     }
     cheap
 }
@@ -83,6 +93,9 @@ pub fn cheap(graph: &Graph) -> Vec<bool> {
 /// Replaces each group by a fused instruction and drops what is dead. Returns the indices of the groups given up because
 /// the contracted graph would wait for itself.
 pub fn outline(graph: &mut Graph, groups: &[Group]) -> Vec<usize> {
+    if groups.is_empty() {
+        return vec![];
+    }
     let all: Vec<usize> = (0..groups.len()).collect();
     if let Some(new) = Contraction::new(graph, groups, &all).build() {
         *graph = new;
@@ -110,41 +123,25 @@ struct Region {
     params: Vec<Value>,
 }
 
-fn region_of(graph: &Graph, group: &Group, positions: &[usize], cheap: &[bool]) -> Region {
+fn region_of(graph: &Graph, group: &Group, cheap: &[bool], views: &Views) -> Region {
     let members: HashSet<Inst> = group.members.iter().copied().collect();
-    // All that could be in the region, then whether it must be: it is a view over a member.
-    let mut candidates: BTreeMap<usize, bool> = BTreeMap::new();
-    let mut work: Vec<Value> = group.members.iter().flat_map(|&m| graph.operands(m)).copied().collect();
-    while let Some(value) = work.pop() {
-        let inst = graph.def(value);
-        let op = graph.op(inst);
-        let may = is_transparent(op) || cheap[inst.index()];
-        if !members.contains(&inst) && may && candidates.insert(positions[inst.index()], false).is_none() {
-            work.extend(graph.operands(inst));
-        }
-    }
-    let mut over_member: HashSet<Inst> = HashSet::new();
-    for (&at, over) in &mut candidates {
-        let inst = graph.order()[at];
-        *over = graph
-            .operands(inst)
-            .iter()
-            .any(|&v| members.contains(&graph.def(v)) || over_member.contains(&graph.def(v)));
-        if *over {
-            over_member.insert(inst);
-        }
-    }
+    // A view over a member must be in the region; whatever else it could hold may be.
+    let over_member = |value: Value| {
+        let view = is_transparent(graph.def_op(value));
+        let shows = |v: Value| members.contains(&graph.def(v));
+        view && (shows(views.behind(value)) || views.slots(value).is_some_and(shows))
+    };
     let pulled = |value: Value| {
         let inst = graph.def(value);
         let may = || {
             let op = graph.op(inst);
-            let view = is_transparent(op) && (group.pulls)(graph, inst);
+            let view = is_transparent(op) && (group.pulls)(graph, inst) && views.depth(value) <= MAX_COPIED;
             // A tile has no rows of its own to index by.
             let other =
                 cheap[inst.index()] && !op.is_view() && !(group.kind == FusionKind::Epilogue && *op == Op::Gather);
             !group.params.contains(&value) && (is_immediate(op) || view || other)
         };
-        candidates.get(&positions[inst.index()]).is_some_and(|&over| over || may())
+        over_member(value) || may()
     };
     let mut inside: HashSet<Inst> = members.clone();
     let mut params = group.params.clone();
@@ -179,9 +176,9 @@ struct Contraction<'a> {
 impl<'a> Contraction<'a> {
     fn new(graph: &'a Graph, groups: &'a [Group], chosen: &[usize]) -> Contraction<'a> {
         let positions = positions(graph);
-        let cheap = cheap(graph);
+        let (cheap, views) = (cheap(graph), Views::new(graph));
         let groups: Vec<(&Group, Region)> =
-            chosen.iter().map(|&g| (&groups[g], region_of(graph, &groups[g], &positions, &cheap))).collect();
+            chosen.iter().map(|&g| (&groups[g], region_of(graph, &groups[g], &cheap, &views))).collect();
         let mut node: Vec<usize> = positions.iter().map(|&at| at.saturating_add(groups.len())).collect();
         for (g, (group, _)) in groups.iter().enumerate() {
             for m in &group.members {

@@ -1,9 +1,10 @@
 //! Bytes of activations that kernels read and write: what fusion can save. Weights, inputs and states do not count.
 
 use crate::flat::Flat;
-use llamac_formats::{Bounds, Extent, Sizes, Sym};
+use crate::indexing::{Views, is_transparent};
+use llamac_formats::{Bounds, Extent, Sizes};
 use llamac_ir::{Graph, Inst, Op, Value};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 /// A sum of extents: bytes.
@@ -39,21 +40,28 @@ impl Traffic {
     /// What kernels of a graph write and read of each other's results.
     pub fn of(graph: &Graph) -> Traffic {
         let flat = Flat::new(graph);
-        let mut traffic = Traffic::default();
         let mut written: BTreeSet<Value> = BTreeSet::new();
+        // By value and kernel that reads it, the bytes of each distinct view. A concat outside of kernels reads for itself.
+        let mut read: BTreeMap<(Value, Result<usize, Inst>), BTreeMap<Value, Extent>> = BTreeMap::new();
         for edge in edges(&flat) {
-            if flat.kernel_of(edge.reader) != flat.kernel_of(flat.graph.def(edge.value)) {
+            let kernel = flat.kernel_of(edge.reader);
+            if kernel.is_none() || kernel != flat.kernel_of(flat.graph.def(edge.value)) {
                 written.insert(edge.value);
+                read.entry((edge.value, kernel.ok_or(edge.reader))).or_default().insert(edge.view, edge.bytes);
             }
         }
-        for ((value, _), views) in read_views(&flat) {
-            if written.contains(&value) {
-                traffic.extend(&bytes_read(&flat.graph, value, &views));
-            }
+        let views = Views::new(&flat.graph);
+        let returned = flat.graph.outputs().iter().map(|&(_, v)| views.behind(v));
+        written.extend(returned.filter(|&v| counts(&flat.graph, v)));
+
+        let mut traffic = Traffic::default();
+        let bounds = graph.bounds.sizes();
+        for ((value, _), views) in read {
+            let (mut parts, mut whole) = (Traffic::default(), Traffic::default());
+            views.values().for_each(|&bytes| parts.add(bytes));
+            whole.add(bytes_of(&flat.graph, value));
+            traffic.extend(if parts.value(&bounds) < whole.value(&bounds) { &parts } else { &whole });
         }
-        written.extend(
-            flat.graph.outputs().iter().map(|&(_, v)| behind(&flat.graph, v)).filter(|&v| counts(&flat.graph, v)),
-        );
         for v in written {
             traffic.add(bytes_of(&flat.graph, v));
         }
@@ -75,42 +83,39 @@ impl fmt::Display for Traffic {
 }
 
 /// An instruction that reads a computed value, views read through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Edge {
     /// What is read: not a view (a `concat` counts as computed).
     pub value: Value,
     /// Who reads it.
     pub reader: Inst,
-    /// As which operand.
-    pub operand: usize,
     /// The view of the value that is the operand.
     pub view: Value,
+    /// Bytes that the view shows.
+    pub bytes: Extent,
 }
 
-/// All edges between instructions that compute, in program order of the readers.
+/// All edges between instructions that compute, in program order of the readers, each once.
 pub fn edges(flat: &Flat) -> Vec<Edge> {
     let graph = &flat.graph;
-    let mut edges = Vec::new();
+    let views = Views::new(graph);
+    let shown = shown(graph);
+    let (mut edges, mut seen) = (Vec::new(), HashSet::new());
     for &reader in graph.order() {
-        if crate::indexing::is_transparent(graph.op(reader)) {
+        if is_transparent(graph.op(reader)) {
             continue;
         }
-        for (operand, &view) in graph.operands(reader).iter().enumerate() {
-            let value = behind(graph, view);
-            if counts(graph, value) {
-                edges.push(Edge { value, reader, operand, view });
+        for &view in graph.operands(reader) {
+            let by_slot = views.slots(view).map(|slots| (slots, slots));
+            for (value, view) in [(views.behind(view), view)].into_iter().chain(by_slot) {
+                let edge = Edge { value, reader, view, bytes: shown[view.index()] };
+                if counts(graph, value) && seen.insert(edge) {
+                    edges.push(edge);
+                }
             }
         }
     }
     edges
-}
-
-/// The value that views show.
-fn behind(graph: &Graph, mut v: Value) -> Value {
-    while crate::indexing::is_transparent(graph.def_op(v)) {
-        v = graph.operands(graph.def(v))[0];
-    }
-    v
 }
 
 /// Whether a value is an activation.
@@ -119,51 +124,29 @@ fn counts(graph: &Graph, value: Value) -> bool {
     !op.is_leaf() && !matches!(op, Op::StateWrite)
 }
 
-/// For each value and kernel that reads it, the distinct views through which it does. A concat outside of kernels reads for
-/// itself.
-fn read_views(flat: &Flat) -> BTreeMap<(Value, Result<usize, Inst>), BTreeSet<Value>> {
-    let mut views: BTreeMap<(Value, Result<usize, Inst>), BTreeSet<Value>> = BTreeMap::new();
-    for edge in edges(flat) {
-        let maker = flat.kernel_of(flat.graph.def(edge.value));
-        let kernel = flat.kernel_of(edge.reader);
-        if kernel.is_none() || maker != kernel {
-            views.entry((edge.value, kernel.ok_or(edge.reader))).or_default().insert(edge.view);
-        }
-    }
-    views
-}
-
 /// Bytes of a value.
-pub fn bytes_of(graph: &Graph, v: Value) -> Extent {
+fn bytes_of(graph: &Graph, v: Value) -> Extent {
     let ty = graph.ty(v);
     ty.elements().times(Extent::constant(ty.dtype.bytes() as u64))
 }
 
-/// Bytes of a value that a reader touches through views of it, at most all.
-pub fn bytes_read(graph: &Graph, value: Value, views: &BTreeSet<Value>) -> Traffic {
-    let mut read = Traffic::default();
-    for &view in views {
-        read.add(shown(graph, view));
-    }
-    let mut whole = Traffic::default();
-    whole.add(bytes_of(graph, value));
+/// For each value the bytes that it shows of what is behind it: for views the least along the way, for a broadcast shows
+/// less than it has.
+fn shown(graph: &Graph) -> Vec<Extent> {
     let bounds = graph.bounds.sizes();
-    if read.value(&bounds) < whole.value(&bounds) { read } else { whole }
-}
-
-/// Bytes that a view shows: the least along its way, for a broadcast shows less than it has.
-fn shown(graph: &Graph, view: Value) -> Extent {
-    let bounds: Bounds = graph.bounds;
-    let mut least = bytes_of(graph, view);
-    let mut v = view;
-    while crate::indexing::is_transparent(graph.def_op(v)) {
-        v = graph.operands(graph.def(v))[0];
-        let bytes = bytes_of(graph, v);
-        if bytes.value(&bounds.sizes()) < least.value(&bounds.sizes()) {
-            least = bytes;
+    let mut shown = vec![Extent::ZERO; graph.value_count()];
+    for &inst in graph.order() {
+        for &v in graph.results(inst) {
+            shown[v.index()] = bytes_of(graph, v);
+        }
+        if is_transparent(graph.op(inst)) {
+            let (from, to) = (graph.operands(inst)[0].index(), graph.result(inst).index());
+            if shown[from].value(&bounds) < shown[to].value(&bounds) {
+                shown[to] = shown[from];
+            }
         }
     }
-    least
+    shown
 }
 
 /// Counts by key, for reports.
@@ -179,6 +162,5 @@ pub fn tally<K: std::hash::Hash + Eq + Ord + Copy>(keys: impl Iterator<Item = K>
 
 /// Sizes of a step of one row, one output and a full context.
 pub fn one_row(bounds: &Bounds) -> Sizes {
-    debug_assert_eq!(Sym::ALL.len(), 3);
     Sizes { rows: 1, outputs: 1, tokens: bounds.tokens }
 }

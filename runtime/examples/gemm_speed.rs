@@ -25,7 +25,7 @@ fn main() -> std::io::Result<()> {
     println!("{}, {tier}, {dtype}", processor());
     for threads in [1, 2] {
         let pool = Pool::new(threads)?;
-        println!("{threads} threads: read {:.1} GB/s", read_bandwidth(&pool, 512 << 20, 8)?);
+        println!("{threads} threads: read {:.1} GB/s", read_bandwidth(&pool, 256 << 20, 24)?);
         for (k, n) in [(2048, 8192), (8192, 2048)] {
             for &m in &rows {
                 let (seconds, bytes) = measure(&pool, tier, dtype, m, k, n);

@@ -1,6 +1,6 @@
 //! The exponential, on vectors and over a slice.
 //!
-//! The error is at most 1.5 units in the last place of the result (measured over all f32 in the tests), also where the
+//! The error is at most 1.5 units in the last place of the result (the tests measure it over all exponents), also where the
 //! result is subnormal. −∞ gives 0, what exceeds the largest f32 gives ∞, no number gives no number.
 
 use crate::tiers::{Kernel, Simd, Tier};
@@ -136,9 +136,9 @@ mod tests {
     fn error_over_all_exponents() {
         for tier in available() {
             let mut worst = (0.0, 0.0);
-            // Every 97th f32 of either sign: all exponents, each with 86 000 mantissas.
+            // Every 397th f32 of either sign: all exponents, each with 21 000 mantissas.
             for sign in [0u32, 1 << 31] {
-                let all: Vec<u32> = (0..0x7f80_0000u32).step_by(97).collect();
+                let all: Vec<u32> = (0..0x7f80_0000u32).step_by(397).collect();
                 for some in all.chunks(1 << 14) {
                     let x: Vec<f32> = some.iter().map(|b| f32::from_bits(b | sign)).collect();
                     for (x, y) in x.iter().zip(run(tier, &x)) {

@@ -32,7 +32,7 @@ pub use memory::Region;
 pub use pool::{Pool, Worker};
 pub use profile::{ProfileRow, ProfileTable};
 pub use program::{Code, Executable, LoadError, OpenError};
-pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError, argmax};
+pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError};
 pub use tiers::Tier;
 
 #[cfg(test)]

@@ -110,19 +110,24 @@ impl Clock {
     }
 }
 
-/// `layers.12.attn.q_norm rmsnorm` → `layers.*.attn.q_norm rmsnorm`.
+/// `layers.12.attn.q_norm rmsnorm` → `layers.*.attn.q_norm rmsnorm`; a kernel of two layers, `layers.1.mlp.residual+2.attn.norm`,
+/// is joined by `+`.
 fn without_numbers(name: &str) -> String {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let words = name.split(' ').map(|word| {
-        let parts: Vec<&str> = word.split('.').collect();
-        let parts = if parts.len() > 1 {
-            parts.into_iter().map(|p| if is_number(p) { "*" } else { p }).collect()
-        } else {
-            parts
-        };
-        parts.join(".")
-    });
-    words.collect::<Vec<_>>().join(" ")
+    let mut out = String::with_capacity(name.len());
+    for word in name.split_inclusive(' ') {
+        let dotted = word.contains('.');
+        for part in word.split_inclusive(['.', '+', ' ']) {
+            let bare = part.trim_end_matches(['.', '+', ' ']);
+            if dotted && is_number(bare) {
+                out.push('*');
+                out.push_str(&part[bare.len()..]);
+            } else {
+                out.push_str(part);
+            }
+        }
+    }
+    out
 }
 
 /// A line of a profile.
@@ -159,6 +164,7 @@ mod tests {
     fn layer_numbers_are_dropped_and_nothing_else() {
         assert_eq!(without_numbers("layers.12.attn.q_norm rmsnorm"), "layers.*.attn.q_norm rmsnorm");
         assert_eq!(without_numbers("blocks.0.ffn2 mul.3"), "blocks.*.ffn2 mul.*");
+        assert_eq!(without_numbers("layers.1.mlp.residual+2.attn.norm x"), "layers.*.mlp.residual+*.attn.norm x");
         assert_eq!(without_numbers("head 16"), "head 16");
         assert_eq!(without_numbers("q4 gemm"), "q4 gemm");
     }

@@ -2,7 +2,8 @@
 
 mod tiny;
 
-use llamac_runtime::{GenerateError, Generator, Row, argmax};
+use llamac_runtime::sample::argmax;
+use llamac_runtime::{GenerateError, Generator, Row};
 use tiny::{BOUNDS, Reference, VOCAB, close, generator, prompt};
 
 #[test]

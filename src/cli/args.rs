@@ -5,7 +5,13 @@ use std::path::PathBuf;
 
 /// A graph compiler for Llama-family models: compiles a model for this CPU, shows every decision, runs it.
 #[derive(Debug, Parser)]
-#[command(name = "llamac", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "llamac",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Examples:
   llamac run examples/models/bard \"ROMEO:\" -n 80
   llamac ir examples/models/bard --print-after fuse-rows

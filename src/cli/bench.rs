@@ -118,7 +118,7 @@ fn builds(args: &BenchArgs, model: &Model, pools: &[Arc<Pool>], tier: Tier) -> R
     let mut packed: Vec<(usize, Arc<Region>)> = vec![];
     for &fusion in &args.fusion {
         let options = setup::options(fusion, &args.compile)?;
-        let compiled = compile::compile(model.graph.clone(), &options)?;
+        let compiled = compile::compile(model.graph.clone(), &options, false)?;
         // Builds that want the same bytes share them.
         let same = packed.iter().find(|(b, _)| builds[*b].compiled.code.program.weights == compiled.code.program.weights);
         let weights = match same {

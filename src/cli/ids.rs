@@ -22,7 +22,10 @@ pub fn parse(text: &str) -> Result<Vec<u32>, String> {
         format!("--ids: {text:?} is neither a list like 1,5,7 nor a readable file of little-endian u32: {e}")
     })?;
     if bytes.is_empty() || bytes.len() % 4 != 0 {
-        return Err(format!("--ids: {text}: found {} bytes, expected a multiple of 4 (little-endian u32)", bytes.len()));
+        return Err(format!(
+            "--ids: {text}: found {} bytes, expected a multiple of 4 (little-endian u32)",
+            bytes.len()
+        ));
     }
     Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

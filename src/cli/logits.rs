@@ -3,7 +3,7 @@
 use super::args::{LogitsArgs, LogitsFormat};
 use super::setup::{self, Ready};
 use super::{Result, failure, ids, npy, output, run};
-use llamac_runtime::argmax;
+use llamac_runtime::sample::argmax;
 use llamac_runtime::text::Tokenizer;
 use serde_json::json;
 use std::process::ExitCode;

@@ -2,8 +2,10 @@
 
 mod args;
 mod bench;
+mod explain;
 
 mod ids;
+mod ir;
 
 mod logits;
 mod npy;
@@ -51,7 +53,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
 
-        Command::Ir(_) | Command::Explain(_) => Err(failure("not yet")),
+        Command::Ir(args) => ir::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Synth(args) => synth::run(&args),

@@ -23,8 +23,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     if args.count == 0 {
         return Err(failure("-n: found 0, expected at least 1 token to generate"));
     }
-    let params =
-        SamplingParams { temperature: args.temp, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
+    let params = SamplingParams { temperature: args.temp, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     // Checked before a model is opened; the real one needs the vocabulary.
     Sampler::new(params, 1)?;
     let given = prompt_given(args)?;

@@ -77,7 +77,7 @@ pub struct Ready {
 pub fn ready(model: &Model, options: &Options, threads: &ThreadArgs) -> Result<Ready> {
     let tier = tier(threads.tier.as_deref())?;
     let pool = pool(threads.threads)?;
-    let compiled = compile::compile(model.graph.clone(), options)?;
+    let compiled = compile::compile(model.graph.clone(), options, false)?;
     let start = Instant::now();
     let mut progress = Progress::new("packing weights");
     let (weights, report) =

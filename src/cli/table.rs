@@ -28,12 +28,17 @@ impl Table {
         match format {
             TableFormat::Md => self.markdown(),
             TableFormat::Csv => self.csv(),
-            TableFormat::Json => format!("{}\n", pretty(&Value::Array(self.objects().collect()))),
+            TableFormat::Json => format!("{}\n", pretty(&self.records())),
             TableFormat::Jsonl => self.objects().fold(String::new(), |mut s, o| {
                 let _ = writeln!(s, "{o}");
                 s
             }),
         }
+    }
+
+    /// The rows as JSON objects.
+    pub fn records(&self) -> Value {
+        Value::Array(self.objects().collect())
     }
 
     fn objects(&self) -> impl Iterator<Item = Value> + '_ {
@@ -48,8 +53,9 @@ impl Table {
             cells.iter().map(|r| r[i].chars().count()).chain([self.columns[i].chars().count(), 3]).max().unwrap_or(3)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let numeric: Vec<bool> =
-            (0..self.columns.len()).map(|i| !self.rows.is_empty() && self.rows.iter().all(|r| r[i].is_number())).collect();
+        let numeric: Vec<bool> = (0..self.columns.len())
+            .map(|i| !self.rows.is_empty() && self.rows.iter().all(|r| r[i].is_number()))
+            .collect();
         let mut out = String::new();
         let mut line = |cells: &[String]| {
             for ((cell, &w), &right) in cells.iter().zip(&widths).zip(&numeric) {

@@ -232,10 +232,7 @@ impl Emit<'_, '_> {
     /// An index without its constant, if it has any terms.
     fn terms(&mut self, index: &Index, scale: u64) -> Option<Value> {
         let mut sum: Option<Value> = None;
-        // The innermost variable comes last, so that all before it is loop-invariant.
-        let mut terms = index.terms.clone();
-        terms.sort_by_key(|(_, reg)| *reg);
-        for (coefficient, reg) in terms {
+        for &(coefficient, reg) in &index.terms {
             let coefficient = coefficient.times(Extent::constant(scale));
             let term = match (reg, coefficient.as_constant()) {
                 (None, _) => self.extent(coefficient),
@@ -279,11 +276,9 @@ impl Emit<'_, '_> {
                 (self.scratch.unwrap_or_else(|| unreachable!("the kernel has scratch")), offset as i64)
             }
         };
-        // base + invariant terms first, the innermost variable's scaled term last.
+        // In the order of the terms: the innermost variable comes last, all before it is loop-invariant.
         let mut address = base;
-        let mut terms = index.terms.clone();
-        terms.sort_by_key(|(_, reg)| *reg);
-        for term in terms {
+        for &term in &index.terms {
             let single = Index { constant: 0, terms: vec![term] };
             if let Some(value) = self.terms(&single, bytes as u64) {
                 address = self.b.ins().iadd(address, value);

@@ -52,7 +52,7 @@ impl Kind {
 pub struct Index {
     /// The constant.
     pub constant: i64,
-    /// Coefficients and the index registers that they multiply.
+    /// Coefficients and the index registers that they multiply, those of inner loops after those of outer ones.
     pub terms: Vec<(Extent, Option<Reg>)>,
 }
 

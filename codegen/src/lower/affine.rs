@@ -243,7 +243,7 @@ impl Affine {
     }
 
     /// Whether the index is surely in `0..size`.
-    fn below(&self, size: Extent, ranges: &Ranges) -> bool {
+    pub fn below(&self, size: Extent, ranges: &Ranges) -> bool {
         if let (Some((low, high)), Some(size)) = (self.range(ranges), size.as_constant())
             && low >= 0
             && (high as i128) < i128::from(size)
@@ -321,13 +321,31 @@ pub fn reshape(from: &[Extent], to: &[Extent], index: &[Affine], ranges: &Ranges
     let mut out = Vec::with_capacity(from.len());
     let (mut i, mut j) = (0, 0);
     while i < from.len() || j < to.len() {
+        // Axes of 1 pair up or stand alone: their index is 0, but its variable may be one that other sizes share.
+        match (from.get(i), to.get(j)) {
+            (Some(&Extent::ONE), Some(&Extent::ONE)) => {
+                out.push(index[j].clone());
+                (i, j) = (i + 1, j + 1);
+                continue;
+            }
+            (Some(&Extent::ONE), _) => {
+                out.push(Affine::default());
+                i += 1;
+                continue;
+            }
+            (_, Some(&Extent::ONE)) => {
+                j += 1;
+                continue;
+            }
+            _ => {}
+        }
         let (i0, j0) = (i, j);
         let (mut a, mut b) = (Extent::ONE, Extent::ONE);
         if i < from.len() {
             a = from[i];
             i += 1;
         }
-        if j < to.len() && (i0 == from.len() || a != Extent::ONE) {
+        if j < to.len() {
             b = to[j];
             j += 1;
         }

@@ -2,7 +2,7 @@
 
 use super::affine::{Affine, Var};
 use super::build::Build;
-use super::expand::{Key, Node, expand};
+use super::expand::{Key, Node, expand, resolve};
 use crate::error::Result;
 use llamac_formats::Extent;
 use std::collections::HashSet;
@@ -16,10 +16,11 @@ impl Build<'_> {
         let mut seen: HashSet<Key> = HashSet::new();
         let mut stack: Vec<Key> = roots.iter().rev().cloned().collect();
         while let Some(key) = stack.pop() {
+            let key = resolve(self.closed, &self.ranges, &key);
             if !seen.insert(key.clone()) {
                 continue;
             }
-            let node = expand(self.closed, &self.ranges, key.0, &key.1)?;
+            let node = expand(self.closed, &self.ranges, &key)?;
             if !f(self, &key, &node) {
                 continue;
             }

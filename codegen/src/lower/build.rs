@@ -1,7 +1,7 @@
 //! Building loop IR on demand: an element that is asked for is emitted once, in the outermost loop where its index is known.
 
 use super::affine::{Affine, Atom, Ranges, Var};
-use super::expand::{ElementOp, Key, Node, expand};
+use super::expand::{ElementOp, Key, Node, expand, resolve};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
 use crate::loops::{Buffer, Carried, Expr, Index, Kind, LANES, Loop, Place, Reg, Stmt, Ty};
@@ -240,6 +240,8 @@ impl<'a> Build<'a> {
             };
             index.terms.push((*c, reg));
         }
+        // The innermost variable last: what comes before it does not change in its loop.
+        index.terms.sort_by_key(|(_, reg)| reg.map(|r| (self.depths[r.0 as usize], r)));
         Ok(index)
     }
 
@@ -299,15 +301,15 @@ impl<'a> Build<'a> {
 
     /// The element `value[index]`: four lanes where it depends on the lane variable, else one.
     pub fn demand(&mut self, value: Value, index: &[Affine]) -> Result<Reg> {
-        let depth = self.depth_of(index);
-        let key = (value, index.to_vec());
+        let key = resolve(self.closed, &self.ranges, &(value, index.to_vec()));
+        let depth = self.depth_of(&key.1);
         if let Some(&reg) = self.scopes[depth].elements.get(&key) {
             return Ok(reg);
         }
         let reg = match self.reload(&key, depth)? {
             Some(reg) => reg,
             None => {
-                let node = expand(self.closed, &self.ranges, value, index)?;
+                let node = expand(self.closed, &self.ranges, &key)?;
                 self.node(&key, node, depth)?
             }
         };
@@ -472,7 +474,11 @@ impl<'a> Build<'a> {
         let Some(width) = self.segment_width else {
             return Err(refused("`dot` inside a row kernel; it is a step of its own, or the head of an epilogue"));
         };
-        let (segment, col) = col.div_rem(Extent::constant(width as u64), &self.ranges);
+        let width = Extent::constant(width as u64);
+        let (segment, col) = match col.below(width, &self.ranges) {
+            true => (Affine::default(), col.clone()),
+            false => col.div_rem(width, &self.ranges),
+        };
         let segment = segment
             .as_constant()
             .and_then(|s| usize::try_from(s).ok())

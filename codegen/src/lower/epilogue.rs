@@ -47,6 +47,10 @@ pub fn lower_epilogue(closed: &Closed) -> Result<LoweredEpilogue> {
         seen = seen.times(dims[split]);
         split += 1;
     }
+    // One row is the first axis, as many rows are.
+    while split + 1 < dims.len() && dims[split] == Extent::ONE {
+        split += 1;
+    }
     let width = dims[split..].iter().fold(Extent::ONE, |a, &e| a.times(e)).as_constant().map(|w| w as usize);
     let Some(width) = width.filter(|&w| seen == rows && w > 0 && columns.is_multiple_of(w)) else {
         return Err(refused(format!("the result {ty} does not have the rows and columns of the dot's {dot}")));

@@ -86,42 +86,23 @@ pub fn extents(ty: &Type) -> Vec<Extent> {
     ty.dims.iter().map(|d| d.extent()).collect()
 }
 
-/// Finds what the element `value[index]` is made of.
-pub fn expand(closed: &Closed, ranges: &Ranges, value: Value, index: &[Affine]) -> Result<Node> {
+/// The element behind views: the same element of a value that is computed, loaded or constant, or of a concat that its index
+/// does not decide.
+pub fn resolve(closed: &Closed, ranges: &Ranges, (value, index): &Key) -> Key {
     let g = &closed.graph;
-    let (mut value, mut index) = (value, index.to_vec());
+    let (mut value, mut index) = (*value, index.clone());
     loop {
         let inst = g.def(value);
         let args = g.operands(inst);
         match g.op(inst) {
-            Op::Param { index: param } => return load(closed, ranges, *param, g.ty(value), &index),
-            Op::Const(ConstKind::Splat(s)) => return Ok(Node::Splat(*s)),
-            Op::Iota => return Ok(Node::Int(index.swap_remove(0))),
-            Op::Unary(op) => return Ok(Node::Apply(ElementOp::Unary(*op), vec![(args[0], index)])),
-            Op::Binary(op) => return Ok(apply(ElementOp::Binary(*op), args, index)),
-            Op::Compare(op) => return Ok(apply(ElementOp::Compare(*op), args, index)),
-            Op::Select => return Ok(apply(ElementOp::Select, args, index)),
-            Op::Cast => match conversions(g.ty(args[0]).dtype, g.ty(value).dtype) {
-                [] => value = args[0],
-                how => return Ok(Node::Apply(ElementOp::Convert(how), vec![(args[0], index)])),
-            },
-            Op::Copy => value = args[0],
-            Op::Reduce { op, axis } => {
-                return Ok(Node::Reduce { op: *op, axis: *axis, operand: args[0], index });
-            }
-            Op::Gather => {
+            Op::Copy => {}
+            Op::Cast if conversions(g.ty(args[0]).dtype, g.ty(value).dtype).is_empty() => {}
+            Op::Gather | Op::Index => {
                 let rows = size(g.ty(args[0]).dims[0]);
                 index[0] = fetch(closed, ranges, args[1], index[0].clone(), rows);
-                value = args[0];
-            }
-            Op::Index => {
-                let slots = size(g.ty(args[0]).dims[0]);
-                index[0] = fetch(closed, ranges, args[1], index[0].clone(), slots);
-                value = args[0];
             }
             Op::Reshape => {
                 index = reshape(&extents(g.ty(args[0])), &extents(g.ty(value)), &index, ranges);
-                value = args[0];
             }
             Op::Transpose { perm } => {
                 let mut operand = vec![Affine::default(); perm.len()];
@@ -129,48 +110,61 @@ pub fn expand(closed: &Closed, ranges: &Ranges, value: Value, index: &[Affine]) 
                     operand[p] = index[i].clone();
                 }
                 index = operand;
-                value = args[0];
             }
-            Op::Slice { axis, start, .. } => {
-                index[*axis] = index[*axis].offset(*start as i64);
-                value = args[0];
-            }
-            Op::Broadcast { axes } => {
-                index = axes.iter().map(|&a| index[a].clone()).collect();
-                value = args[0];
-            }
+            Op::Slice { axis, start, .. } => index[*axis] = index[*axis].offset(*start as i64),
+            Op::Broadcast { axes } => index = axes.iter().map(|&a| index[a].clone()).collect(),
             Op::Concat { axis } => match part(g, args, *axis, &index, ranges) {
-                Ok((part, at)) => {
+                Some((part, at)) => {
                     value = part;
                     index[*axis] = at;
+                    continue;
                 }
-                Err(node) => return Ok(node),
+                None => return (value, index),
             },
-            Op::Dot(_) => {
-                let dims = extents(g.ty(value));
-                let Some((col, rows)) = index.split_last() else {
-                    return Ok(Node::Tile { row: Affine::default(), col: Affine::default() });
-                };
-                let strides = Type::new(DType::F32, g.ty(value).dims[..dims.len() - 1].iter().copied()).strides();
-                return Ok(Node::Tile { row: Affine::linear(rows, &strides), col: col.clone() });
-            }
-            op @ (Op::StateWrite
-            | Op::Fusion(_)
-            | Op::Input { .. }
-            | Op::Weight(_)
-            | Op::Const(_)
-            | Op::State { .. }) => {
-                return Err(CodegenError::Region {
-                    at: closed.at.clone(),
-                    what: format!("`{}` cannot be read inside a kernel", op.mnemonic()),
-                });
-            }
+            _ => return (value, index),
         }
+        value = args[0];
     }
 }
 
-fn apply(op: ElementOp, args: &[Value], index: Vec<Affine>) -> Node {
-    Node::Apply(op, args.iter().map(|&a| (a, index.clone())).collect())
+/// What a resolved element is made of.
+pub fn expand(closed: &Closed, ranges: &Ranges, (value, index): &Key) -> Result<Node> {
+    let g = &closed.graph;
+    let inst = g.def(*value);
+    let args = g.operands(inst);
+    Ok(match g.op(inst) {
+        Op::Param { index: param } => return load(closed, ranges, *param, g.ty(*value), index),
+        Op::Const(ConstKind::Splat(s)) => Node::Splat(*s),
+        Op::Iota => Node::Int(index[0].clone()),
+        Op::Unary(op) => apply(ElementOp::Unary(*op), args, index),
+        Op::Binary(op) => apply(ElementOp::Binary(*op), args, index),
+        Op::Compare(op) => apply(ElementOp::Compare(*op), args, index),
+        Op::Select => apply(ElementOp::Select, args, index),
+        Op::Cast => {
+            let how = conversions(g.ty(args[0]).dtype, g.ty(*value).dtype);
+            apply(ElementOp::Convert(how), args, index)
+        }
+        Op::Reduce { op, axis } => Node::Reduce { op: *op, axis: *axis, operand: args[0], index: index.clone() },
+        Op::Concat { axis } => choose(g, args, *axis, index, ranges),
+        Op::Dot(_) => match index.split_last() {
+            None => Node::Tile { row: Affine::default(), col: Affine::default() },
+            Some((col, rows)) => {
+                let ty = g.ty(*value);
+                let strides = ty.with_dims(ty.dims[..rows.len()].iter().copied()).strides();
+                Node::Tile { row: Affine::linear(rows, &strides), col: col.clone() }
+            }
+        },
+        op => {
+            return Err(CodegenError::Region {
+                at: closed.at.clone(),
+                what: format!("`{}` cannot be read inside a kernel", op.mnemonic()),
+            });
+        }
+    })
+}
+
+fn apply(op: ElementOp, args: &[Value], index: &[Affine]) -> Node {
+    Node::Apply(op, args.iter().map(|&a| (a, index.to_vec())).collect())
 }
 
 fn size(dim: Dim) -> usize {
@@ -205,31 +199,34 @@ pub fn fetch(closed: &Closed, ranges: &Ranges, ids: Value, at: Affine, size: usi
     if promised { id } else { id.clamped(0, i64::try_from(size).unwrap_or(i64::MAX) - 1, ranges) }
 }
 
-/// The operand of a concat that holds the index, or a choice between all.
-fn part(
-    g: &Graph,
-    args: &[Value],
-    axis: usize,
-    index: &[Affine],
-    ranges: &Ranges,
-) -> std::result::Result<(Value, Affine), Node> {
+/// The operand of a concat that surely holds the index, and the index in it.
+fn part(g: &Graph, args: &[Value], axis: usize, index: &[Affine], ranges: &Ranges) -> Option<(Value, Affine)> {
     let at = &index[axis];
     let range = at.range(ranges);
-    let mut start = 0i64;
-    let mut parts = vec![];
-    for &arg in args {
-        let len = i64::try_from(size(g.ty(arg).dims[axis])).unwrap_or(i64::MAX);
-        let end = start.saturating_add(len);
-        let local = at.offset(-start);
-        if range.is_some_and(|(low, high)| low >= start && high < end) || args.len() == 1 {
-            return Ok((arg, local));
-        }
-        let mut inside = index.to_vec();
-        inside[axis] = local.clamped(0, len - 1, ranges);
-        parts.push((end, (arg, inside)));
-        start = end;
-    }
-    Err(Node::Choose { at: at.clone(), parts })
+    parts(g, args, axis)
+        .find(|&(_, start, end)| args.len() == 1 || range.is_some_and(|(low, high)| low >= start && high < end))
+        .map(|(arg, start, _)| (arg, at.offset(-start)))
+}
+
+/// Operands of a concat with their first and past their last index.
+fn parts<'a>(g: &'a Graph, args: &'a [Value], axis: usize) -> impl Iterator<Item = (Value, i64, i64)> + 'a {
+    args.iter().scan(0i64, move |end, &arg| {
+        let start = *end;
+        *end = end.saturating_add(i64::try_from(size(g.ty(arg).dims[axis])).unwrap_or(i64::MAX));
+        Some((arg, start, *end))
+    })
+}
+
+fn choose(g: &Graph, args: &[Value], axis: usize, index: &[Affine], ranges: &Ranges) -> Node {
+    let at = index[axis].clone();
+    let parts = parts(g, args, axis)
+        .map(|(arg, start, end)| {
+            let mut inside = index.to_vec();
+            inside[axis] = at.offset(-start).clamped(0, end - start - 1, ranges);
+            (end, (arg, inside))
+        })
+        .collect();
+    Node::Choose { at, parts }
 }
 
 fn load(closed: &Closed, ranges: &Ranges, param: usize, ty: &Type, index: &[Affine]) -> Result<Node> {

@@ -107,9 +107,9 @@ impl Build<'_> {
         let vector = self.uses_lane(&keys[0].1).is_some();
         let mut all = vec![];
         let mut extent = Extent::ONE;
-        for (value, index) in keys {
-            let Node::Reduce { op, axis, operand, index } = expand(self.closed, &self.ranges, *value, index)? else {
-                return Err(CodegenError::Plan(format!("{value} is no reduction")));
+        for key in keys {
+            let Node::Reduce { op, axis, operand, index } = expand(self.closed, &self.ranges, key)? else {
+                return Err(CodegenError::Plan(format!("{} is no reduction", key.0)));
             };
             let ty = self.closed.graph.ty(operand);
             extent = ty.dims[axis].extent();

@@ -152,9 +152,10 @@ fn decompose(b: &mut Build<'_>, row: Reg, dims: &[Extent], space: &RowSpace) -> 
     let count = sizes.iter().fold(Extent::ONE, |a, &e| a.times(e));
     let mut axes = vec![Axis::Unit; sizes.len()];
     let mut rest = row;
-    let mut left = sizes.iter().filter(|e| **e != Extent::ONE).count();
-    for (axis, &size) in axes.iter_mut().zip(&sizes).rev() {
-        if size == Extent::ONE {
+    // The first axis has its variable even where it is 1: a kernel of one row is that of many.
+    let mut left = sizes.iter().skip(1).filter(|e| **e != Extent::ONE).count() + 1;
+    for (i, (axis, &size)) in axes.iter_mut().zip(&sizes).enumerate().rev() {
+        if size == Extent::ONE && i > 0 {
             continue;
         }
         left -= 1;

@@ -1,6 +1,7 @@
 //! One instruction: results, op, operands, attributes, origin.
 
 use super::lexer::{Token, shorten};
+use super::places::Places;
 use super::{MAX_REGIONS, Parser, Result, ResultName, Scope};
 use crate::{BinaryOp, CompareOp, DotSpec, Fusion, FusionKind, Graph, Op, ReduceOp, Type, UnaryOp, Value};
 use std::collections::HashMap;
@@ -178,7 +179,8 @@ impl<'a> Parser<'a> {
             return self.expected(&format!("no more than {MAX_REGIONS} levels of regions"));
         }
         self.expect('{')?;
-        let mut inner = Scope { graph: Graph::new("", self.bounds), names: HashMap::new(), depth: scope.depth + 1 };
+        let (graph, places) = (Graph::new("", self.bounds), Places::default());
+        let mut inner = Scope { graph, names: HashMap::new(), places, depth: scope.depth + 1 };
         self.instructions(&mut inner, "yield")?;
         if !self.at('}') {
             for value in self.operands(&inner)? {
@@ -186,6 +188,7 @@ impl<'a> Parser<'a> {
             }
         }
         self.expect('}')?;
+        self.region = Some(inner.places.body);
         Ok((Op::Fusion(Box::new(Fusion { kind, name, region: inner.graph })), operands))
     }
 

@@ -8,13 +8,16 @@ mod error;
 mod instruction;
 mod leaf;
 mod lexer;
+mod places;
 
 pub use error::ParseError;
+pub use places::read;
 
 use crate::infer::MAX_RANK;
 use crate::{Dim, Graph, Inst, Layout, Op, Type, Value};
 use lexer::{LexError, Lexer, Token, shorten};
 use llamac_formats::{Bounds, DType, Sym};
+use places::{Body, Places, Span};
 use std::collections::HashMap;
 
 /// The longest text that is read, in bytes.
@@ -29,19 +32,7 @@ const MAX_RECIPES: usize = 32;
 /// # Errors
 /// Syntax that is not understood, names that are not defined or defined twice, and broken typing rules, each with its place.
 pub fn parse(text: &str) -> Result<Graph, ParseError> {
-    if text.len() > MAX_TEXT {
-        let message = format!("the text has {} bytes, at most {MAX_TEXT} are read", text.len());
-        return Err(ParseError::new(text, 0, 0, message));
-    }
-    let mut parser = Parser {
-        lexer: Lexer::new(text),
-        token: Token::End,
-        start: 0,
-        end: 0,
-        bounds: Bounds { rows: 1, outputs: 1, tokens: 1, slots: 1 },
-    };
-    parser.advance()?;
-    parser.graph()
+    Parser::read(text).map(|(graph, _)| graph)
 }
 
 type Result<T, E = ParseError> = std::result::Result<T, E>;
@@ -55,16 +46,37 @@ struct Parser<'a> {
     /// Where it ends.
     end: usize,
     bounds: Bounds,
+    /// Where the instructions of the region read last stand, until the fusion is defined.
+    region: Option<Body>,
 }
 
 /// The graph being read and what its values are called.
 struct Scope<'a> {
     graph: Graph,
     names: HashMap<&'a str, Value>,
+    places: Places,
     depth: usize,
 }
 
 impl<'a> Parser<'a> {
+    /// Reads a graph and keeps where it stands.
+    fn read(text: &'a str) -> Result<(Graph, Places)> {
+        if text.len() > MAX_TEXT {
+            let message = format!("the text has {} bytes, at most {MAX_TEXT} are read", text.len());
+            return Err(ParseError::new(text, 0, 0, message));
+        }
+        let mut parser = Parser {
+            lexer: Lexer::new(text),
+            token: Token::End,
+            start: 0,
+            end: 0,
+            bounds: Bounds { rows: 1, outputs: 1, tokens: 1, slots: 1 },
+            region: None,
+        };
+        parser.advance()?;
+        parser.graph()
+    }
+
     fn error_at(&self, start: usize, end: usize, message: impl Into<String>) -> ParseError {
         ParseError::new(self.lexer.text, start, end, message.into())
     }
@@ -190,7 +202,8 @@ impl<'a> Parser<'a> {
         Ok(ty)
     }
 
-    fn graph(&mut self) -> Result<Graph> {
+    fn graph(&mut self) -> Result<(Graph, Places)> {
+        let header = self.start;
         if !self.eat_word("graph")? {
             return self.expected("`graph @name S<=… R<=… T<=… slots=… {`");
         }
@@ -200,9 +213,10 @@ impl<'a> Parser<'a> {
             _ => self.ident("the graph's name")?.to_owned(),
         };
         self.bounds = self.bounds_header()?;
+        let places = Places { header: (header, self.start), ..Places::default() };
         self.expect('{')?;
-        let mut scope = Scope { graph: Graph::new(name, self.bounds), names: HashMap::new(), depth: 0 };
-        self.instructions(&mut scope, "return")?;
+        let mut scope = Scope { graph: Graph::new(name, self.bounds), names: HashMap::new(), places, depth: 0 };
+        scope.places.results = self.instructions(&mut scope, "return")?;
         while matches!(self.token, Token::Str(_)) {
             let name = self.string("an output's name")?;
             self.expect('=')?;
@@ -219,7 +233,7 @@ impl<'a> Parser<'a> {
         if self.token != Token::End {
             return self.expected("the end of the text");
         }
-        Ok(scope.graph)
+        Ok((scope.graph, scope.places))
     }
 
     /// `S<=512 R<=1 T<=2048 slots=1`, in any order.
@@ -252,14 +266,15 @@ impl<'a> Parser<'a> {
         Ok(Bounds { rows, outputs, tokens, slots })
     }
 
-    /// Instructions up to the word that ends them, which is taken.
-    fn instructions(&mut self, scope: &mut Scope<'a>, last: &str) -> Result<()> {
+    /// Instructions up to the word that ends them, which is taken; where that stands.
+    fn instructions(&mut self, scope: &mut Scope<'a>, last: &str) -> Result<Span> {
         loop {
             match self.token {
                 Token::Value(_) => self.instruction(scope)?,
                 Token::Ident(word) if word == last => {
+                    let at = (self.start, self.end);
                     self.advance()?;
-                    return Ok(());
+                    return Ok(at);
                 }
                 _ => return self.expected(&format!("an instruction `%name: type = op …` or `{last}`")),
             }
@@ -290,7 +305,7 @@ impl<'a> Parser<'a> {
         scope: &mut Scope<'a>,
         results: Vec<ResultName<'a>>,
         (op, operands): (Op, Vec<Value>),
-        at: (usize, usize),
+        at: Span,
         origin: String,
     ) -> Result<Inst> {
         let annotated: Vec<Type> = results.iter().filter_map(|r| r.ty.clone()).collect();
@@ -311,6 +326,9 @@ impl<'a> Parser<'a> {
             }
         }
         let inst = scope.graph.append(op, operands, inferred, origin);
+        scope.places.body.ops.push(at);
+        scope.places.body.names.extend(results.iter().map(|r| r.at));
+        scope.places.regions.extend(self.region.take().map(|body| (inst, body)));
         for (r, &value) in results.iter().zip(scope.graph.results(inst)) {
             if scope.names.insert(r.name, value).is_some() {
                 let message = format!("%{} is defined twice", shorten(r.name));
@@ -324,7 +342,7 @@ impl<'a> Parser<'a> {
 /// A result as it is written: its name, its type if there is one, and where both stand.
 struct ResultName<'a> {
     name: &'a str,
-    at: (usize, usize),
+    at: Span,
     ty: Option<Type>,
-    ty_at: (usize, usize),
+    ty_at: Span,
 }

@@ -25,12 +25,13 @@ fn judge(graph: &Graph, params: &[Option<usize>]) -> Result<Vec<Option<usize>>, 
             Some(&limit) if limit <= bound => Ok(()),
             Some(&limit) => {
                 let name = value_name(graph, ids);
-                Err(Broken::at(inst, format!("the {what} {name} are below {limit}, expected at most {bound}")))
+                Err(Broken::at(inst, format!("the {what} {name} are below {limit}, expected at most {bound}"))
+                    .naming(ids))
             }
             None => {
                 let name = value_name(graph, ids);
                 let message = format!("the {what} {name} have no known limit, expected an input with limit={bound}");
-                Err(Broken::at(inst, message))
+                Err(Broken::at(inst, message).naming(ids))
             }
         };
         match op {

@@ -10,7 +10,7 @@ mod states;
 mod structure;
 
 use crate::print::print_inst;
-use crate::{Graph, Inst, Op};
+use crate::{Graph, Inst, Op, Value};
 use thiserror::Error;
 
 /// A rule of the verifier.
@@ -98,6 +98,12 @@ pub struct VerifyError {
     pub origin: String,
     /// The fusion in whose region it stands, as text.
     pub fusion: Option<String>,
+    /// The instruction, in the graph or in the region of `within`.
+    pub at: Option<Inst>,
+    /// The fusion of the graph in whose region it stands.
+    pub within: Option<Inst>,
+    /// The value that the message names.
+    pub value: Option<Value>,
 }
 
 impl VerifyError {
@@ -150,6 +156,9 @@ impl Scope<'_> {
             instruction: broken.inst.map(|i| print_inst(graph, i)),
             origin: broken.inst.map(|i| graph.origin(i).to_owned()).unwrap_or_default(),
             fusion: within.map(|(g, i)| print_inst(g, i)),
+            at: broken.inst,
+            within: within.map(|(_, i)| i),
+            value: broken.value,
         }
     }
 }
@@ -160,14 +169,21 @@ struct Broken {
     inst: Option<Inst>,
     /// The fusion of the graph in whose region `inst` stands, where that is not the scope's own graph.
     within: Option<Inst>,
+    /// The one value that the message names.
+    value: Option<Value>,
 }
 
 impl Broken {
     fn at(inst: Inst, message: impl Into<String>) -> Broken {
-        Broken { message: message.into(), inst: Some(inst), within: None }
+        Broken { message: message.into(), inst: Some(inst), within: None, value: None }
     }
 
     fn whole(message: impl Into<String>) -> Broken {
-        Broken { message: message.into(), inst: None, within: None }
+        Broken { message: message.into(), inst: None, within: None, value: None }
+    }
+
+    /// Says which value the message names.
+    fn naming(self, value: Value) -> Broken {
+        Broken { value: Some(value), ..self }
     }
 }

@@ -37,20 +37,20 @@ fn judge(graph: &Graph, region: Option<&[bool]>) -> Result<Effect, Broken> {
         let op = graph.op(inst);
         let mut write = |state: Value| match writes.insert(state, at) {
             None => Ok(()),
-            Some(_) => Err(Broken::at(inst, format!("{} is written twice", value_name(graph, state)))),
+            Some(_) => Err(Broken::at(inst, format!("{} is written twice", value_name(graph, state))).naming(state)),
         };
         let stateless = |operands: &[Value]| match operands.iter().find(|v| states.contains(v)) {
             None => Ok(()),
             Some(&v) => {
                 let name = value_name(graph, v);
-                Err(Broken::at(inst, format!("`{}` uses the state {name}, expected `index`", op.mnemonic())))
+                Err(Broken::at(inst, format!("`{}` uses the state {name}, expected `index`", op.mnemonic())).naming(v))
             }
         };
         let state_first = || match states.contains(&operands[0]) {
             true => stateless(&operands[1..]),
             false => {
                 let name = value_name(graph, operands[0]);
-                Err(Broken::at(inst, format!("`{}` takes a state, {name} is none", op.mnemonic())))
+                Err(Broken::at(inst, format!("`{}` takes a state, {name} is none", op.mnemonic())).naming(operands[0]))
             }
         };
         let views: BTreeSet<Value> = operands.iter().filter_map(|v| shown.get(v)).flatten().copied().collect();
@@ -91,7 +91,9 @@ fn judge(graph: &Graph, region: Option<&[bool]>) -> Result<Effect, Broken> {
                     write(v)?;
                     if operands.iter().enumerate().any(|(j, &w)| j != i && w == v) {
                         let name = value_name(graph, v);
-                        return Err(Broken::at(inst, format!("the state {name} is two operands and one is written")));
+                        return Err(
+                            Broken::at(inst, format!("the state {name} is two operands and one is written")).naming(v)
+                        );
                     }
                     if let Op::Param { index } = graph.def_op(v) {
                         effect.written[*index] = true;
@@ -118,20 +120,24 @@ fn judge(graph: &Graph, region: Option<&[bool]>) -> Result<Effect, Broken> {
     let late = |state: &Value, at: usize| writes.get(state).is_some_and(|&write| write <= at);
     if let Some((_, inst, state)) = reads.iter().find(|(at, _, state)| late(state, *at)) {
         let name = value_name(graph, *state);
-        return Err(Broken::at(*inst, format!("the old state {name} is read where it is already written")));
+        return Err(
+            Broken::at(*inst, format!("the old state {name} is read where it is already written")).naming(*state)
+        );
     }
     for (_, v) in graph.outputs() {
         let inst = graph.def(*v);
         let name = value_name(graph, *v);
         if shown.get(v).is_some_and(|states| states.iter().any(|s| writes.contains_key(s))) {
-            return Err(Broken::at(inst, format!("{name}, a view of an old state, is an output")));
+            return Err(Broken::at(inst, format!("{name}, a view of an old state, is an output")).naming(*v));
         }
         let is_state = states.contains(v);
         if is_state && region.is_none() {
-            return Err(Broken::at(inst, format!("{name}, a state, is an output of the graph")));
+            return Err(Broken::at(inst, format!("{name}, a state, is an output of the graph")).naming(*v));
         }
         if is_state && (!made_by_write.contains(v) || writes.contains_key(v)) {
-            return Err(Broken::at(inst, format!("the region yields {name}, a state that it has not written last")));
+            return Err(
+                Broken::at(inst, format!("the region yields {name}, a state that it has not written last")).naming(*v)
+            );
         }
         effect.outputs.push(is_state);
     }

@@ -46,7 +46,7 @@ pub(super) fn dominance(scope: &Scope<'_>) -> Result<(), Broken> {
     for &inst in graph.order() {
         if let Some(&v) = graph.operands(inst).iter().find(|v| !defined.contains(v)) {
             let name = value_name(graph, v);
-            return Err(Broken::at(inst, format!("the operand {name} is not defined before it is used")));
+            return Err(Broken::at(inst, format!("the operand {name} is not defined before it is used")).naming(v));
         }
         defined.extend(graph.results(inst));
     }

@@ -129,19 +129,6 @@ pub enum WeightsError {
         /// The element type that the graph gives it.
         expected: DType,
     },
-    /// Seeded values that would not fit.
-    #[error(
-        "tensor `{tensor}` {}: seeded weights may take {limit} bytes in all; give a file with --weights",
-        shape(dims)
-    )]
-    TooLarge {
-        /// The tensor with which the bound is passed.
-        tensor: String,
-        /// Its shape.
-        dims: Vec<usize>,
-        /// The bound.
-        limit: usize,
-    },
     /// `tie_word_embeddings` says that the head is the embedding, and the file holds another head.
     #[error(
         "{origin}: `lm_head.weight` differs from `model.embed_tokens.weight`, but config.json has \

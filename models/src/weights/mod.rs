@@ -8,10 +8,8 @@ mod error;
 mod finite;
 mod fit;
 mod header;
-mod seeded;
 
 pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
 pub use finite::{NotFinite, not_finite, not_finite_tensors};
 pub use fit::{Fit, fit};
-pub use seeded::SeededTensors;

@@ -12,7 +12,7 @@
 //! - it does not both write a state and read it;
 //! - nothing outside stands between two members.
 
-use crate::indexing::{is_affine_view, is_immediate, is_transparent, keeps_rows};
+use crate::indexing::{Views, is_affine_view, is_immediate, is_transparent, keeps_rows};
 use crate::outline;
 use crate::refusal::Reason;
 use crate::state_order;
@@ -21,6 +21,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The most instructions of a kernel, views apart.
 const MAX_MEMBERS: usize = 128;
+
+/// The most values, views among them, that its elements are pulled through.
+const MAX_VISITS: usize = 1024;
 
 /// The most concats of a kernel: each may double the number of sweeps.
 const MAX_CONCATS: usize = 6;
@@ -38,6 +41,7 @@ pub struct Reader {
 pub struct Rows<'a> {
     graph: &'a Graph,
     positions: Vec<usize>,
+    views: Views,
     cheap: Vec<bool>,
     readers: HashMap<Value, Vec<Reader>>,
     returned: HashSet<Value>,
@@ -56,6 +60,7 @@ impl<'a> Rows<'a> {
         let mut rows = Rows {
             graph,
             positions: outline::positions(graph),
+            views: Views::new(graph),
             cheap: outline::cheap(graph),
             readers: HashMap::new(),
             returned: HashSet::new(),
@@ -95,41 +100,26 @@ impl<'a> Rows<'a> {
     /// Whether an instruction reads, views apart, something that would be copied into its kernel and is not an immediate.
     pub fn reads_cheap(&self, inst: Inst) -> bool {
         self.graph.operands(inst).iter().any(|&v| {
-            let mut def = self.graph.def(v);
-            while is_transparent(self.graph.op(def)) {
-                def = self.graph.def(self.graph.operands(def)[0]);
-            }
+            let def = self.graph.def(self.views.behind(v));
             self.cheap[def.index()] && !is_immediate(self.graph.op(def))
         })
     }
 
-    /// Who reads a value, views read through; once per operand.
+    /// Who reads a value that is no view, views read through; once per operand.
     pub fn readers(&self, v: Value) -> &[Reader] {
         self.readers.get(&v).map_or(&[], Vec::as_slice)
     }
 
-    /// From the last instruction to the first, so that a view's readers are known before those of what it shows.
     fn find_readers(&mut self) {
         let graph = self.graph;
-        self.returned = graph.outputs().iter().map(|&(_, v)| v).collect();
-        for &inst in graph.order().iter().rev() {
+        self.returned = graph.outputs().iter().map(|&(_, v)| self.views.behind(v)).collect();
+        for &inst in graph.order().iter().filter(|&&i| !is_transparent(graph.op(i))) {
             for (i, &v) in graph.operands(inst).iter().enumerate() {
-                let op = graph.op(inst);
-                if is_transparent(op) {
-                    let hard = match (op, i) {
-                        (Op::Index, 0) => Some(Reason::StateOrder),
-                        (Op::Index, _) => Some(Reason::RandomAccess),
-                        _ => None,
-                    };
-                    let through: Vec<Reader> = self.readers(graph.result(inst)).to_vec();
-                    let through = through.into_iter().map(|r| Reader { hard: hard.or(r.hard), ..r });
-                    self.readers.entry(v).or_default().extend(through);
-                    if self.returned.contains(&graph.result(inst)) {
-                        self.returned.insert(v);
-                    }
-                } else {
-                    let reader = Reader { inst, hard: self.hard(inst, i) };
-                    self.readers.entry(v).or_default().push(reader);
+                let slots = self.views.slots(v);
+                let hard = if slots.is_some() { Some(Reason::StateOrder) } else { self.hard(inst, i) };
+                self.readers.entry(self.views.behind(v)).or_default().push(Reader { inst, hard });
+                if let Some(slots) = slots {
+                    self.readers.entry(slots).or_default().push(Reader { inst, hard: Some(Reason::RandomAccess) });
                 }
             }
         }
@@ -267,22 +257,14 @@ impl<'a> Rows<'a> {
         if written.is_empty() {
             return Ok(());
         }
-        let mut work: Vec<Value> = members.iter().flat_map(|&m| self.graph.operands(m)).copied().collect();
-        let mut seen: HashSet<Value> = HashSet::new();
-        while let Some(v) = work.pop() {
-            let inst = self.graph.def(v);
-            if !is_transparent(self.graph.op(inst)) || !seen.insert(v) {
-                continue;
-            }
-            let state = self.graph.operands(inst)[0];
-            if matches!(self.graph.op(inst), Op::Index) {
-                let root = self.root(state);
+        for &v in members.iter().flat_map(|&m| self.graph.operands(m)) {
+            if self.views.slots(v).is_some() {
+                let root = self.root(self.views.behind(v));
                 // Which state a fusion's result is cannot be seen from here.
                 if written.contains(&root) || !matches!(self.graph.def_op(root), Op::State { .. } | Op::Param { .. }) {
                     return Err(Reason::StateOrder);
                 }
             }
-            work.extend(self.graph.operands(inst));
         }
         Ok(())
     }
@@ -340,6 +322,9 @@ impl Walk<'_, '_> {
         while let Some(at) = work.pop() {
             if !seen.insert(at) {
                 continue;
+            }
+            if seen.len() > MAX_VISITS {
+                return Err(Reason::TooLarge);
             }
             let inst = self.rows.graph.def(at.value);
             if self.members.contains(&inst) {
@@ -402,19 +387,8 @@ impl Walk<'_, '_> {
 
     /// Whether a value is a member's, or a view of one.
     fn shows_member(&self, value: Value) -> bool {
-        let graph = self.rows.graph;
-        let mut work = vec![value];
-        let mut seen: HashSet<Value> = HashSet::new();
-        while let Some(v) = work.pop() {
-            let inst = graph.def(v);
-            if self.members.contains(&inst) {
-                return true;
-            }
-            if is_transparent(graph.op(inst)) && seen.insert(v) {
-                work.extend(graph.operands(inst));
-            }
-        }
-        false
+        let shows = |v: Value| self.members.contains(&self.rows.graph.def(v));
+        shows(self.rows.views.behind(value)) || self.rows.views.slots(value).is_some_and(shows)
     }
 }
 

@@ -58,17 +58,26 @@ fn grouped(rows: &Rows) -> Vec<BTreeSet<Inst>> {
         join_a_reader(rows, groups.len() - 1, producer, &mut groups, &mut of);
     }
     // What joined one reader may go on with another, now that both are as large as they are.
-    for &producer in order.iter().rev().filter(|&&i| rows.is_candidate(i)) {
-        if let Some(group) = of[producer.index()] {
-            join_a_reader(rows, group, producer, &mut groups, &mut of);
+    let mut joined = true;
+    while std::mem::take(&mut joined) {
+        for &producer in order.iter().rev().filter(|&&i| rows.is_candidate(i)) {
+            if let Some(group) = of[producer.index()] {
+                joined |= join_a_reader(rows, group, producer, &mut groups, &mut of);
+            }
         }
     }
     groups.retain(|g| !g.is_empty());
     groups
 }
 
-/// Lets a group join the first kernel reading its member `producer` that may take it.
-fn join_a_reader(rows: &Rows, group: usize, producer: Inst, groups: &mut [BTreeSet<Inst>], of: &mut [Option<usize>]) {
+/// Lets a group join the first kernel reading its member `producer` that may take it, and tells whether one did.
+fn join_a_reader(
+    rows: &Rows,
+    group: usize,
+    producer: Inst,
+    groups: &mut [BTreeSet<Inst>],
+    of: &mut [Option<usize>],
+) -> bool {
     for reader in rows.kernels_reading(producer, of) {
         if reader == group {
             continue;
@@ -79,7 +88,8 @@ fn join_a_reader(rows: &Rows, group: usize, producer: Inst, groups: &mut [BTreeS
                 of[m.index()] = Some(reader);
             }
             groups[reader] = members;
-            return;
+            return true;
         }
     }
+    false
 }

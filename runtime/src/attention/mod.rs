@@ -5,11 +5,13 @@
 //! counts, and the parts merged in order. Neither depends on the number of threads.
 
 mod kernel;
+mod single;
 
 use crate::pool::Worker;
 use crate::strided::View;
 use crate::tiers::Tier;
 use kernel::{Attend, BLOCK, MAX_LINES, Merge, Results, Tile, VECTORS};
+use single::Single;
 
 /// Rows `row_begin..row_end` of a step, all of one slot, with ascending positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +148,29 @@ impl AttentionArgs<'_> {
     /// As [`attention`]; `begin` must be below the tokens that each line sees.
     unsafe fn attend(&self, lines: &Lines, begin: usize, end: usize, scratch: &Scratch, results: Results) {
         let count = lines.end - lines.begin;
+        let head = (lines.segment.slot * self.kv_heads + lines.head) * self.tokens * self.head_dim;
+        if lines.segment.row_end - lines.segment.row_begin == 1 && self.group <= single::LINES {
+            // SAFETY: the caller vouches for the operands and the scratch.
+            unsafe {
+                for line in 0..count {
+                    let q = self.q.at([lines.segment.row_begin, lines.head, line, 0]);
+                    for d in 0..self.head_dim {
+                        *scratch.q.add(line * self.head_dim + d) = *q.add(d) * self.scale;
+                    }
+                }
+                let single = Single {
+                    q: scratch.q,
+                    keys: self.keys.add(head + begin * self.head_dim),
+                    values: self.values.add(head + begin * self.head_dim),
+                    tokens: end - begin,
+                    head_dim: self.head_dim,
+                    scores: scratch.scores,
+                    sums: scratch.q.add(single::LINES * self.head_dim),
+                    results,
+                };
+                return single::attend(self.tier, count, single);
+            }
+        }
         let vectors = count.div_ceil(self.tier.lanes());
         // SAFETY: the caller vouches for the operands and the scratch.
         unsafe {
@@ -159,7 +184,6 @@ impl AttentionArgs<'_> {
                 }
                 *scratch.positions.add(lane) = (self.sees(lines, line) - 1) as f32;
             }
-            let head = (lines.segment.slot * self.kv_heads + lines.head) * self.tokens * self.head_dim;
             let tile = Tile {
                 q: scratch.q,
                 positions: scratch.positions,

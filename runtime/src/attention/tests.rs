@@ -163,6 +163,12 @@ fn a_single_row_with_few_and_many_tokens() {
         let shape = Shape { kv_heads: 2, group: 3, head_dim: 24, tokens: 1501 };
         Problem::new(shape, 2, &[(1, &[position])], &mut numbers).check();
     }
+    for (group, head_dim) in [(1, 48), (2, 7), (4, 64), (5, 33), (7, 128), (8, 20)] {
+        let shape = Shape { kv_heads: 2, group, head_dim, tokens: 700 };
+        Problem::new(shape, 2, &[(1, &[77])], &mut numbers).check();
+        Problem::new(shape, 2, &[(0, &[650])], &mut numbers).check();
+        Problem::new(shape, 2, &[(0, &[69]), (1, &[99])], &mut numbers).check();
+    }
 }
 
 #[test]

@@ -59,7 +59,9 @@ pub(super) fn thread_scratch(m: usize, segments: usize) -> usize {
 /// # Safety
 /// As [`super::gemm`]; `a` are the rows in blocks, and `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: RowBlocks, scratch: *mut f32) {
-    let panels = panels_per_segment(args.tile_segments());
+    // Wide tasks read the rows less often, narrow ones spread better; no result depends on the width.
+    let spread = args.column_tasks(1) / (worker.threads() * 4) / 2 * 2;
+    let panels = spread.clamp(2, panels_per_segment(args.tile_segments()));
     let column_tasks = args.column_tasks(panels);
     let task_blocks = blocks.count().div_ceil(args.m.div_ceil(TASK_ROWS));
     let row_tasks = blocks.count().div_ceil(task_blocks);

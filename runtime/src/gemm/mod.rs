@@ -75,9 +75,9 @@ pub struct GemmArgs<'a> {
     pub packed: *mut f32,
 }
 
-/// Rows above which panels are widened into a buffer. Below it the weights' way from memory takes longer than widening
-/// them again for every dozen rows.
-const STREAM_ROWS: usize = 24;
+/// Passes of a few rows above which panels are widened into a buffer: below it the weights' way from memory takes longer
+/// than widening them again for every pass.
+const STREAM_PASSES: usize = 3;
 
 /// f32 elements of a cache line, at which the scratch begins: vectors across two lines are loaded twice.
 const ALIGN: usize = 16;
@@ -85,7 +85,9 @@ const ALIGN: usize = 16;
 /// f32 elements of private scratch that a thread needs for [`gemm`] with at most `m` rows and this many segments.
 pub fn thread_scratch(m: usize, segments: usize) -> usize {
     let segments = segments.max(1);
-    let block = if m > STREAM_ROWS { block::thread_scratch(m, segments) } else { 0 };
+    // The tier with the shortest passes is the first to need the buffer.
+    let stream_rows = STREAM_PASSES * stream::rows_of(Tier::Portable);
+    let block = if m > stream_rows { block::thread_scratch(m, segments) } else { 0 };
     ALIGN + block.max(stream::thread_scratch(segments))
 }
 
@@ -187,7 +189,7 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
     }
     assert!(scratch.len() >= thread_scratch(args.m, args.tile_segments()), "the scratch is too small for the step");
     // Without inputs there is no block to widen, and the sums are 0.
-    let few = args.m <= STREAM_ROWS || args.k == 0;
+    let few = args.m <= STREAM_PASSES * stream::rows_of(args.tier) || args.k == 0;
     let most = if few { stream::rows_of(args.tier) } else { block::rows_of(args.tier) };
     let blocks = RowBlocks::new(args.m, most);
     let scratch = scratch.as_mut_ptr().wrapping_add(scratch.as_ptr().align_offset(4 * ALIGN));

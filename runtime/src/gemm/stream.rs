@@ -56,8 +56,10 @@ pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, b
         let columns = args.columns(panels, task);
         let mut begin = columns.begin;
         while begin < columns.end {
-            let widest = panels_of(args.tier, blocks.rows);
-            let width = if columns.end - begin >= widest { widest } else { 1 };
+            let mut width = panels_of(args.tier, blocks.rows);
+            while width > columns.end - begin {
+                width /= 2;
+            }
             let (col_begin, col_end) = columns.range(begin, begin + width);
             let row_stride = width * PANEL_WIDTH;
             for block in 0..blocks.count() {
@@ -203,7 +205,7 @@ unsafe fn one_input<S: Simd, W: Weights, const PANELS: usize>(
 ///
 /// # Safety
 /// The machine must have the tier; the operands must be valid for `rows` rows and `panels` panels, which must be
-/// [`panels_of`] the rows or 1.
+/// [`panels_of`] the rows, or a half or a quarter of it.
 unsafe fn stream(tier: Tier, dtype: DType, rows: usize, panels: usize, pass: Pass) {
     // SAFETY: the caller vouches for everything.
     unsafe {

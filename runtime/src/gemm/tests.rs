@@ -101,6 +101,24 @@ fn more_rows_than_a_task_takes() {
 }
 
 #[test]
+fn wide_tasks_and_narrow_ones_agree() {
+    // With one thread the tasks are as wide as they get, with three they are narrower.
+    let mut numbers = Numbers::new(8);
+    let (n, k) = (1100, 270);
+    let matrix = Matrix::new(DType::BF16, n, k, &mut numbers);
+    for m in [1, 6, 30] {
+        let a = numbers.reals(m * k);
+        let want = reference(&a, k, m, &[(&matrix, (0..n).collect())]);
+        for tier in available() {
+            let of =
+                |threads| rows(&Pool::new(threads).unwrap(), tier, &Buffer::of(&a), k, m, k, &[segment(&matrix, n)]);
+            let wide = of(1);
+            assert_close(&wide, &want, (k as f64).sqrt(), 3e-6, tier.name());
+            assert_eq!(bits(&of(3)), bits(&wide), "{tier} {m}");
+        }
+    }
+}
+#[test]
 fn segments_of_several_weights_and_interleaved_panels() {
     let mut numbers = Numbers::new(3);
     let k = 67;

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a thread stays awake: a rendezvous of waking threads takes well under a microsecond, of sleeping ones
-/// several; the gap between two steps of a decode is tens of microseconds.
+/// How long a thread waits without the system: a rendezvous of threads that run takes well under a microsecond.
+const SPIN: Duration = Duration::from_micros(10);
+
+/// How long it stays awake, offering its processor to others: to be woken takes several microseconds, and the gap
+/// between two steps of a decode is tens of them.
 const AWAKE: Duration = Duration::from_micros(100);
 
 /// Looks at the condition between two looks at the clock.
@@ -28,26 +31,25 @@ impl Waiting {
 
     /// Returns when `done` says so.
     pub(super) fn wait(&self, done: impl Fn() -> bool) {
-        if self.spins {
-            let mut since = None;
-            loop {
-                for _ in 0..LOOKS {
-                    if done() {
-                        return;
-                    }
-                    spin_loop();
-                }
-                if since.get_or_insert_with(Instant::now).elapsed() > AWAKE {
-                    break;
-                }
+        let mut since = None;
+        loop {
+            let awake = since.map_or(Duration::ZERO, |s: Instant| s.elapsed());
+            if awake > AWAKE {
+                break;
             }
-        } else {
-            for _ in 0..LOOKS {
+            let spin = self.spins && awake < SPIN;
+            for _ in 0..if spin { LOOKS } else { 1 } {
                 if done() {
                     return;
                 }
-                std::thread::yield_now();
+                match since {
+                    // The first looks are close together: a pause alone is longer than a rendezvous.
+                    None if spin => {}
+                    Some(_) if spin => spin_loop(),
+                    _ => std::thread::yield_now(),
+                }
             }
+            since.get_or_insert_with(Instant::now);
         }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);

@@ -379,14 +379,3 @@ impl Generator {
         Ok(())
     }
 }
-
-/// The largest element's index; of equal ones the first, and NaN is less than all. 0 for an empty slice.
-pub fn argmax(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, value) in logits.iter().enumerate() {
-        if *value > logits[best] || (logits[best].is_nan() && !value.is_nan()) {
-            best = i;
-        }
-    }
-    best
-}

@@ -7,7 +7,7 @@ mod rows;
 
 pub use data::Data;
 pub use error::{GenerateError, StepError};
-pub use generator::{Generator, Logits, Row, argmax};
+pub use generator::{Generator, Logits, Row};
 
 use crate::execute::{Bases, Prepared, Run, kernel_scratch, routine_scratch, shared_scratch, walk};
 use crate::exp::routines;

@@ -10,12 +10,22 @@ struct Parts {
     #[serde(rename = "decoder")]
     _decoder: Option<Value>,
     post_processor: Option<Value>,
+    added_tokens: Option<Vec<Value>>,
+}
+
+/// An added token as the file has it.
+pub(super) struct Added {
+    pub content: String,
+    pub id: u64,
 }
 
 /// Refuses a file that would make the crate panic, or put ids around a text that are not below `vocab`, with the reason.
-pub(super) fn check(text: &str, vocab: usize) -> Result<(), String> {
+/// Returns the added tokens: the crate numbers them by their order, whatever ids the file gives them.
+pub(super) fn check(text: &str, vocab: usize) -> Result<Vec<Added>, String> {
     let parts: Parts = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    parts.post_processor.as_ref().map_or(Ok(()), |processor| check_processor(processor, vocab))
+    parts.post_processor.as_ref().map_or(Ok(()), |processor| check_processor(processor, vocab))?;
+    let added = |token: &Value| Some(Added { content: token["content"].as_str()?.into(), id: token["id"].as_u64()? });
+    Ok(parts.added_tokens.iter().flatten().filter_map(added).filter(|token| !token.content.is_empty()).collect())
 }
 
 fn check_processor(processor: &Value, vocab: usize) -> Result<(), String> {

@@ -112,7 +112,7 @@ impl Tokenizer {
             return Err(invalid("the file is empty".into()));
         }
         let text = str::from_utf8(bytes).map_err(|e| invalid(format!("not UTF-8 ({e})")))?;
-        check(text, vocab).map_err(invalid)?;
+        let added = check(text, vocab).map_err(invalid)?;
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text)).map_err(invalid)?;
         // Some files carry the truncation and padding of a training run: a prompt is taken whole, and as it is.
         inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?.with_padding(None);
@@ -126,6 +126,16 @@ impl Tokenizer {
                 others: past().count() - 1,
                 vocab,
             });
+        }
+        for token in &added {
+            if inner.token_to_id(&token.content).map(u64::from) != Some(token.id) {
+                let found = inner.token_to_id(&token.content).map_or("none".into(), |id| id.to_string());
+                return Err(invalid(format!(
+                    "added_tokens gives {:?} the id {}, expected {found} (what its place gives it; the model's vocabulary has \
+                     {vocab} tokens)",
+                    token.content, token.id
+                )));
+            }
         }
         let joining = Joining::of(inner.get_decoder());
         Ok(Tokenizer { inner, joining })

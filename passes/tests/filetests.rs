@@ -1,0 +1,95 @@
+//! Text in, text out: `filetests/PASS/*.lir` goes through the pass of that name and must come out as the `.expect` beside it.
+//! `filetests/ledger` holds graphs whose whole ledger is expected; their first line names the fusions: `// fusion: rows`.
+//! `UPDATE_EXPECT=1 cargo test -p llamac-passes --test filetests` writes what comes out.
+//!
+//! Whatever is expected, the numbers must be the same before and after.
+
+mod support;
+
+use llamac_ir::interp::Interpreter;
+use llamac_ir::random::steps;
+use llamac_ir::seeded::SeededSource;
+use llamac_ir::{Graph, parse, print, verify};
+use llamac_passes::pipeline::{self, Stage};
+use llamac_passes::{Context, FusionSet, Options};
+use std::fs;
+use std::path::{Path, PathBuf};
+use support::{error, stop_after};
+
+fn sorted(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).expect("a folder");
+    let mut paths: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
+    paths.sort();
+    paths
+}
+
+fn read(path: &Path) -> (String, Graph) {
+    let text = fs::read_to_string(path).expect("a file");
+    let graph = parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    verify(&graph).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (text, graph)
+}
+
+/// The pass alone on the graph: its report and the graph after it.
+fn pass(name: &str, graph: &Graph) -> (String, Graph) {
+    let Stage::Graph(run) = pipeline::find(name).expect("a pass").stage else { panic!("{name} is no graph pass") };
+    let mut after = graph.clone();
+    let report = run(&mut after, &mut Context::new(Options::default())).expect("a pass that runs");
+    (format!("// {name}: {report}\n{}", print(&after)), after)
+}
+
+/// The ledger after the last fusing pass.
+fn ledger(text: &str, graph: &Graph) -> (String, Graph) {
+    let fusion =
+        text.lines().next().and_then(|l| l.strip_prefix("// fusion: ")).expect("a first line that says fusion");
+    let options = Options::fusing(fusion.parse::<FusionSet>().expect("a set of fusions"));
+    let last = finally(&options);
+    let (after, finished) = stop_after(graph, &options, last);
+    (format!("{}\n", finished.ledger), after)
+}
+
+fn finally(options: &Options) -> &'static str {
+    let before = pipeline::PIPELINE.iter().take_while(|p| p.name != "layout");
+    before.filter(|p| options.enables(p.name)).last().expect("a pass").name
+}
+
+fn numbers(graph: &Graph, like: &Graph) -> Vec<f64> {
+    let source = SeededSource::new(like, 7).expect("weights");
+    let mut interpreter = Interpreter::<f64>::new(graph, &source);
+    let mut all = Vec::new();
+    for step in steps(like, 7, 4) {
+        for output in interpreter.step(step.sizes, &step.inputs()).expect("a step") {
+            match &output.data {
+                llamac_ir::interp::Data::Int(v) => all.extend(v.iter().map(|&i| f64::from(i))),
+                _ => all.extend_from_slice(&output.floats()),
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn expectations() {
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests");
+    let (mut wrong, mut files) = (Vec::new(), 0);
+    for passes in sorted(&folder) {
+        let name = passes.file_name().and_then(|n| n.to_str()).expect("a name").to_string();
+        for path in sorted(&passes).into_iter().filter(|p| p.extension().is_some_and(|e| e == "lir")) {
+            files += 1;
+            let (text, graph) = read(&path);
+            let (found, after) = if name == "ledger" { ledger(&text, &graph) } else { pass(&name, &graph) };
+            verify(&after).unwrap_or_else(|e| panic!("{} after the pass: {e}", path.display()));
+            let difference = error(&numbers(&after, &graph), &numbers(&graph, &graph));
+            assert!(difference <= 1e-7, "{}: the numbers differ by {difference:e}", path.display());
+            let expect = path.with_extension("expect");
+            if update {
+                fs::write(&expect, &found).expect("a written file");
+            } else if fs::read_to_string(&expect).unwrap_or_default() != found {
+                wrong.push(format!("{}: found\n{found}", path.display()));
+            }
+        }
+    }
+    assert!(files >= 30, "only {files} files were found");
+    assert!(wrong.is_empty(), "{}\nrun with UPDATE_EXPECT=1 if that is right", wrong.join("\n"));
+}
