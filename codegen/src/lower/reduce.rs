@@ -94,6 +94,11 @@ pub fn stages(extent: Extent, unroll: usize) -> Vec<Stage> {
         .collect()
 }
 
+/// The loop over `0..extent` without lanes.
+pub fn one_by_one(extent: Extent) -> Vec<Stage> {
+    vec![Stage { begin: Some(0), end: extent, step: 1, copies: 1, lanes: false }]
+}
+
 impl Build<'_> {
     /// Emits the reductions `keys`, which have equal extents and depend on the same loops, as one sweep, and remembers
     /// their results. Rows to keep are stored on the way and usable afterwards.

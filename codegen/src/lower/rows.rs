@@ -5,7 +5,7 @@ use super::affine::{Affine, Var};
 use super::analyse::inserted;
 use super::build::{Build, Kept, Operand};
 use super::expand::{Key, Node, extents, fetch, resolve};
-use super::reduce::{Keep, stages};
+use super::reduce::{Keep, one_by_one, stages};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
 use crate::loops::{Expr, Index, Kernel, Kind, LANES, Reg, Space, Ty};
@@ -411,7 +411,10 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             if b.weight(&roots)? <= 4 && pieces.len() == 1 { 2 } else { 1 }
         };
         let mut last: Option<Reg> = None;
-        for stage in stages(shape[innermost], unroll) {
+        // Four elements of a state lie together only along its last axis; its rows lie where slots and positions say.
+        let scattered = rank + innermost != 2 && members.iter().any(|&m| sinks[m].write.is_some());
+        let stages = if scattered { one_by_one(shape[innermost]) } else { stages(shape[innermost], unroll) };
+        for stage in stages {
             let var = b.open(shape[innermost], stage.lanes);
             let mut with = vars.clone();
             with[innermost] = Some(var);
