@@ -243,7 +243,7 @@ impl Affine {
     }
 
     /// Whether the index is surely in `0..size`.
-    pub fn below(&self, size: Extent, ranges: &Ranges) -> bool {
+    fn below(&self, size: Extent, ranges: &Ranges) -> bool {
         if let (Some((low, high)), Some(size)) = (self.range(ranges), size.as_constant())
             && low >= 0
             && (high as i128) < i128::from(size)

@@ -510,10 +510,14 @@ impl<'a> Build<'a> {
         let Some(width) = self.segment_width else {
             return Err(refused("`dot` inside a row kernel; it is a step of its own, or the head of an epilogue"));
         };
-        let width = Extent::constant(width as u64);
-        let (segment, col) = match col.below(width, &self.ranges) {
-            true => (Affine::default(), col.clone()),
-            false => col.div_rem(width, &self.ranges),
+        // Where its bounds name the segment the column keeps its form: divided by a width of 1 it would all be quotient.
+        let wide = i64::try_from(width).unwrap_or(i64::MAX);
+        let (segment, col) = match col.range(&self.ranges) {
+            Some((low, high)) if low.div_euclid(wide) == high.div_euclid(wide) => {
+                let segment = low.div_euclid(wide);
+                (Affine::constant(segment), col.offset(-segment * wide))
+            }
+            _ => col.div_rem(Extent::constant(width as u64), &self.ranges),
         };
         let segment = segment
             .as_constant()
