@@ -248,11 +248,11 @@ pub enum LogitsFormat {
 
 /// `ir`.
 #[derive(Debug, Args)]
-#[command(after_help = "Without options the imported graph is printed. A printed graph can be edited and run:
+#[command(after_help = "Without options the imported graph is printed. A printed graph can be edited and run.
+
+Examples:
   llamac ir examples/models/bard --stop-after fuse-rows > g.lir
   llamac run g.lir --weights examples/models/bard -p \"ROMEO:\"
-
-More examples:
   llamac ir examples/models/bard --print-after-all
   llamac ir examples/models/bard --stage loops
   llamac ir examples/mlp.lir --dot | dot -Tsvg > mlp.svg")]
