@@ -8,7 +8,8 @@ use llamac::model::Sizes;
 use llamac_passes::{FusionSet, Options};
 use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::text::Tokenizer;
-use llamac_runtime::{Generator, Row, Tier, argmax};
+use llamac_runtime::sample::argmax;
+use llamac_runtime::{Generator, Row, Tier};
 
 /// Longer than every prompt, so that a prompt can be one chunk.
 const CHUNK: usize = 1024;
@@ -38,11 +39,11 @@ impl Judge {
         self.generator.set_chunk(chunk);
         let logits = self.generator.prefill(slot, &case.ids).expect("a prompt that fits").to_vec();
         self.agrees(&logits, case, &how);
-        let mut next = argmax(&logits) as u32;
+        let mut next = argmax(&logits);
         for (i, &want) in case.greedy.iter().enumerate() {
             assert_eq!(next, want, "{}, {how}: greedy token {i}", self.at);
             if i + 1 < case.greedy.len() {
-                next = argmax(self.generator.decode(&[(slot, next)]).expect("room for a token").row(0)) as u32;
+                next = argmax(self.generator.decode(&[(slot, next)]).expect("room for a token").row(0));
             }
         }
     }
@@ -56,7 +57,7 @@ impl Judge {
         let each = |i: usize, logits: &[f32]| {
             assert_eq!(i, seen, "{at}: logits come in order");
             seen += 1;
-            let (found, want) = (argmax(logits), case.argmax_per_position[i]);
+            let (found, want) = (argmax(logits) as usize, case.argmax_per_position[i]);
             assert!(found == want || case.gap_per_position[i] <= GAP, "{at}: position {i}: {found}, not {want}");
         };
         self.generator.score(0, &case.ids, each).expect("a prompt that fits");
@@ -98,7 +99,7 @@ impl Judge {
                 if generated[slot].is_empty() {
                     self.agrees(&logits, cases[slot], &format!("slot {slot} of two"));
                 }
-                generated[slot].push(argmax(&logits) as u32);
+                generated[slot].push(argmax(&logits));
                 if generated[slot].len() < cases[slot].greedy.len() {
                     left[slot].extend(generated[slot].last());
                 }

@@ -53,7 +53,7 @@ pub struct Build {
 
 impl Build {
     pub fn new(model: &Model, options: &Options) -> Build {
-        let compiled = compile::compile(model.graph.clone(), options).expect("a graph that compiles");
+        let compiled = compile::compile(model.graph.clone(), options, false).expect("a graph that compiles");
         let (weights, _) = compile::pack_weights(&compiled, model, 1, &mut |_, _| {}).expect("weights that pack");
         Build { compiled: Arc::new(compiled), weights }
     }
