@@ -244,20 +244,52 @@ fn what_llama_cpp_calls_it() {
 }
 
 #[test]
-fn every_command_has_help_with_examples() {
-    for command in ["run", "logits", "ir", "explain", "verify", "bench", "synth"] {
-        let help = llamac([command, "--help"]).ok();
-        assert!(help.contains("Examples:") && help.contains("examples/models/bard") || command == "synth", "{help}");
-    }
+fn completions_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = llamac(["completions", shell]).ok();
         assert!(script.contains("print-after-all"), "{shell}");
     }
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap_or_default();
-    // What the README tells users to type is what there is.
-    for line in readme.lines().filter(|l| l.trim_start().starts_with("llamac ")) {
-        let command = line.split_whitespace().nth(1).unwrap_or_default();
-        let known = ["run", "logits", "ir", "explain", "verify", "bench", "synth", "completions", "man", "help"];
-        assert!(known.contains(&command) || command.starts_with('-'), "{line}");
+}
+
+/// Too much for a test: gigabytes, minutes, or a program that may not be there.
+fn too_much(line: &str) -> bool {
+    line.contains("llama-3.2-1b") || line.contains(" bench ") || line.contains("| dot")
+}
+
+/// Runs lines of shell in which `llamac` is the binary, beside the bundled models.
+fn shell(lines: &[String]) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::os::unix::fs::symlink(root().join("examples"), at("examples")).unwrap();
+    std::fs::create_dir(at("target")).unwrap();
+    std::fs::create_dir(at("my")).unwrap();
+    std::fs::copy(model("tiny-llama2").join("config.json"), at("my/config.json")).unwrap();
+    std::fs::write(at("prompt.u32"), [1, 0, 0, 0, 5, 0, 0, 0]).unwrap();
+    for line in lines {
+        let script = format!("llamac() {{ {:?} \"$@\"; }}\n{line}", env!("CARGO_BIN_EXE_llamac"));
+        let mut command = std::process::Command::new("sh");
+        let out = command.args(["-ec", &script]).current_dir(dir.path()).output().unwrap();
+        assert!(out.status.success(), "{line}\n{}", String::from_utf8_lossy(&out.stderr));
     }
+}
+
+#[test]
+fn the_examples_in_the_help_do_what_they_say() {
+    for command in ["", "run", "logits", "ir", "explain", "verify", "bench", "synth"] {
+        let help = llamac([command, "--help"].iter().filter(|a| !a.is_empty())).ok();
+        let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{command} has no examples"));
+        let lines = examples.lines().skip(1).take_while(|l| !l.is_empty()).map(|l| l.trim().to_owned());
+        let lines: Vec<String> = lines.filter(|l| !too_much(l)).collect();
+        assert!(lines.iter().all(|l| l.starts_with("llamac ")), "{command}: a line is too long for its place: {lines:?}");
+        shell(&lines);
+    }
+}
+
+#[test]
+fn the_commands_of_the_readme_do_what_they_say() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let lines = readme.lines().filter_map(|l| l.strip_prefix("cargo run --release -- "));
+    let lines: Vec<String> = lines.map(|l| format!("llamac {l}")).filter(|l| !too_much(l)).collect();
+    assert!(!lines.is_empty());
+    shell(&lines);
 }

@@ -149,7 +149,7 @@ pub struct ThreadArgs {
   llamac run examples/models/bard \"ROMEO:\" -n 80
   llamac run -m examples/models/bard -p \"JULIET:\" -n 40 --temp 0
   llamac run examples/models/bard --ids 2043,866,266 -n 16 --format json
-  llamac ir examples/models/bard > g.lir && llamac run g.lir --weights examples/models/bard -p \"ROMEO:\"")]
+  llamac run -m examples/models/bard -p \"KING:\" -n -1 --ignore-eos -c 256 --profile")]
 pub struct RunArgs {
     /// The model.
     #[command(flatten)]
