@@ -82,7 +82,14 @@ fn tensors_of_wrong_shape_or_type() {
 #[test]
 fn sizes_that_nothing_backs() {
     let sparse = |m: &Broken, name: &str, len: u64| {
-        std::fs::OpenOptions::new().write(true).create(true).open(m.file(name)).unwrap().set_len(len).unwrap();
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(m.file(name))
+            .unwrap()
+            .set_len(len)
+            .unwrap();
     };
     let m = llama2();
     m.config("vocab_size", json!(1 << 24)).config("hidden_size", json!(1 << 20)).config("head_dim", json!(1024));

@@ -280,7 +280,10 @@ fn the_examples_in_the_help_do_what_they_say() {
         let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{command} has no examples"));
         let lines = examples.lines().skip(1).take_while(|l| !l.is_empty()).map(|l| l.trim().to_owned());
         let lines: Vec<String> = lines.filter(|l| !too_much(l)).collect();
-        assert!(lines.iter().all(|l| l.starts_with("llamac ")), "{command}: a line is too long for its place: {lines:?}");
+        assert!(
+            lines.iter().all(|l| l.starts_with("llamac ")),
+            "{command}: a line is too long for its place: {lines:?}"
+        );
         shell(&lines);
     }
 }
