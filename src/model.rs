@@ -118,7 +118,8 @@ impl Model {
             return Err(found("a GGUF file".into()));
         }
         if path.extension().is_some_and(|e| e == "json" || e == "safetensors") {
-            return Err(found("one file of a model".into()));
+            let of = path.canonicalize().ok().and_then(|p| Some(p.parent()?.display().to_string()));
+            return Err(found(format!("one file of a model: name its directory ({})", of.unwrap_or_default())));
         }
         let text = String::from_utf8(bytes).map_err(|_| found("a binary file".into()))?;
         let graph = llamac_ir::read(&text).map_err(|e| OpenError::Text { message: located(path, &e) })?;

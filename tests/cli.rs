@@ -2,19 +2,19 @@
 
 mod support;
 
-use serde_json::Value;
-use support::{bard, llamac, model, root};
+use serde_json::{Value, json};
+use support::{Broken, bard, llamac, model, root};
 
 fn text(path: &std::path::Path) -> &str {
     path.to_str().expect("a UTF-8 path")
 }
 
-fn json(text: &str) -> Value {
+fn read(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 fn golden(name: &str) -> Value {
-    json(&std::fs::read_to_string(root().join(format!("tests/golden/{name}.json"))).unwrap())
+    read(&std::fs::read_to_string(root().join(format!("tests/golden/{name}.json"))).unwrap())
 }
 
 /// ‖a − b‖ / ‖b‖
@@ -37,7 +37,7 @@ fn run_streams_the_text_that_json_holds() {
         out.stderr
     );
     let streamed = out.ok();
-    let out = json(&llamac(args.iter().copied().chain(["--format", "json"])).ok());
+    let out = read(&llamac(args.iter().copied().chain(["--format", "json"])).ok());
     assert_eq!(out["ids"].as_array().unwrap().len(), 24);
     assert_eq!(out["text"].as_str().unwrap().trim_end_matches('\n'), streamed.trim_end_matches('\n'));
     assert_eq!(out["prompt_ids"][0], 2043);
@@ -55,7 +55,7 @@ fn greedy_ids_are_the_golden_ones() {
             let n = case["greedy"].as_array().unwrap().len().to_string();
             let ids = ids.join(",");
             let args = ["run", text(&m), "--ids", &ids, "-n", &n, "--temp", "0", "--ignore-eos", "--format", "json"];
-            let out = json(&llamac(args).ok());
+            let out = read(&llamac(args).ok());
             assert_eq!(out["ids"], case["greedy"], "{name}");
             assert_eq!(out["text"], Value::Null);
         }
@@ -71,6 +71,48 @@ fn stories_to_the_letter() {
 }
 
 #[test]
+fn an_end_token_ends_the_text() {
+    let generated = |m: &Broken, options: &[&str]| {
+        let args = ["run", text(m.path()), "ROMEO:", "-n", "12", "--temp", "0", "--format", "json"];
+        read(&llamac(args.iter().chain(options)).ok())
+    };
+    let m = Broken::copy("bard");
+    let all = generated(&m, &["--ignore-eos"]);
+    let ids: Vec<u64> = all["ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), 12);
+    let first = ids.iter().position(|&id| id == ids[7]).unwrap();
+    // One of several end tokens.
+    m.edit_json("generation_config.json", |c| c["eos_token_id"] = json!([2044, ids[7]]));
+    let ended = generated(&m, &[]);
+    assert_eq!(ended["ids"], json!(ids[..first]));
+    assert!(all["text"].as_str().unwrap().starts_with(ended["text"].as_str().unwrap()));
+    assert_eq!(generated(&m, &["--ignore-eos"])["ids"], all["ids"]);
+}
+
+#[test]
+fn half_a_character_is_never_shown() {
+    let m = Broken::copy("bard");
+    let run = |n: &str, options: &[&str]| {
+        llamac(["run", text(m.path()), "--ids", "2043,50", "-n", n, "--temp", "0"].iter().chain(options)).ok()
+    };
+    let ids = read(&run("3", &["--ignore-eos", "--format", "json"]))["ids"].clone();
+    let (a, b) = (ids[0].clone(), ids[1].clone());
+    assert_ne!(a, b);
+    // The two tokens that come first are now the two bytes of an é.
+    m.edit_json("tokenizer.json", |t| {
+        let vocab = t["model"]["vocab"].as_object_mut().unwrap();
+        for (id, byte) in [(&a, "Ã"), (&b, "©")] {
+            let name = vocab.iter().find(|(_, v)| *v == id).unwrap().0.clone();
+            let old = vocab.insert(byte.to_owned(), id.clone()).unwrap();
+            vocab.insert(name, old);
+        }
+    });
+    assert!(run("2", &[]).starts_with('é'));
+    assert_eq!(run("1", &[]), "\u{fffd}\n", "no second byte came: the first is no text");
+    assert_eq!(read(&run("1", &["--format", "json"]))["text"], "\u{fffd}");
+}
+
+#[test]
 fn the_seed_decides() {
     let b = bard();
     let run = |seed: &str, threads: &str| {
@@ -83,7 +125,7 @@ fn the_seed_decides() {
 #[test]
 fn logits_have_exactly_two_keys() {
     let m = model("tiny-llama2");
-    let out = json(&llamac(["logits", text(&m), "--ids", "1,5,7"]).ok());
+    let out = read(&llamac(["logits", text(&m), "--ids", "1,5,7"]).ok());
     let keys: Vec<&String> = out.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["argmax_per_position", "logits_last"]);
     assert_eq!(out["logits_last"].as_array().unwrap().len(), 320);
@@ -94,7 +136,7 @@ fn logits_have_exactly_two_keys() {
 fn a_printed_graph_is_read_back() {
     let m = model("tiny-olmo2");
     let dir = tempfile::tempdir().unwrap();
-    let want = json(&llamac(["logits", text(&m), "--ids", "1,5,7"]).ok());
+    let want = read(&llamac(["logits", text(&m), "--ids", "1,5,7"]).ok());
     let mut first = None;
     let stages: [&[&str]; 5] = [
         &[],
@@ -110,8 +152,8 @@ fn a_printed_graph_is_read_back() {
         assert_eq!(llamac(["ir", text(&path)]).ok(), printed, "{stage:?}");
         let got = llamac(["logits", text(&path), "--weights", text(&m), "--ids", "1,5,7"]).ok();
         // The printed graph scores a row in a step, the model many: rounding may differ, and nothing else.
-        assert_eq!(json(&got)["argmax_per_position"], want["argmax_per_position"], "{stage:?}");
-        let difference = relative(&json(&got)["logits_last"], &want["logits_last"]);
+        assert_eq!(read(&got)["argmax_per_position"], want["argmax_per_position"], "{stage:?}");
+        let difference = relative(&read(&got)["logits_last"], &want["logits_last"]);
         assert!(difference <= 1e-5, "{stage:?}: {difference}");
         assert_eq!(&got, first.get_or_insert(got.clone()), "{stage:?}");
     }
@@ -141,7 +183,7 @@ fn explain_shows_ledger_recipes_and_memory() {
     for needle in ["fused", "refused", "interleave_panels", "lower bound", "barriers", "copies", "saved"] {
         assert!(out.contains(needle), "{needle} is not in:\n{out}");
     }
-    let out = json(&llamac(["explain", text(&m), "--format", "json"]).ok());
+    let out = read(&llamac(["explain", text(&m), "--format", "json"]).ok());
     assert!(out["ledger"].as_array().is_some_and(|l| !l.is_empty()), "{out}");
 }
 
@@ -156,7 +198,7 @@ fn verify_a_llama_and_a_graph_that_is_none() {
 #[test]
 fn bench_has_llama_benchs_names() {
     let b = bard();
-    let out = json(&llamac(["bench", text(&b), "-p", "16", "-n", "4", "-r", "2", "-t", "1", "--format", "json"]).ok());
+    let out = read(&llamac(["bench", text(&b), "-p", "16", "-n", "4", "-r", "2", "-t", "1", "--format", "json"]).ok());
     let records = out.as_array().unwrap();
     assert_eq!(records.len(), 2);
     for r in records {

@@ -149,7 +149,7 @@ pub struct ThreadArgs {
   llamac run examples/models/bard \"ROMEO:\" -n 80
   llamac run -m examples/models/bard -p \"JULIET:\" -n 40 --temp 0
   llamac run examples/models/bard --ids 2043,866,266 -n 16 --format json
-  llamac ir examples/models/bard > g.lir && llamac run g.lir --weights examples/models/bard -p \"ROMEO:\"")]
+  llamac run -m examples/models/bard -p \"KING:\" -n -1 --ignore-eos -c 256 --profile")]
 pub struct RunArgs {
     /// The model.
     #[command(flatten)]
@@ -248,11 +248,11 @@ pub enum LogitsFormat {
 
 /// `ir`.
 #[derive(Debug, Args)]
-#[command(after_help = "Without options the imported graph is printed. A printed graph can be edited and run:
+#[command(after_help = "Without options the imported graph is printed. A printed graph can be edited and run.
+
+Examples:
   llamac ir examples/models/bard --stop-after fuse-rows > g.lir
   llamac run g.lir --weights examples/models/bard -p \"ROMEO:\"
-
-More examples:
   llamac ir examples/models/bard --print-after-all
   llamac ir examples/models/bard --stage loops
   llamac ir examples/mlp.lir --dot | dot -Tsvg > mlp.svg")]

@@ -96,7 +96,9 @@ fn open(args: &BenchArgs, prompts: &[usize], generates: &[usize]) -> Result<Mode
     match compile.context {
         None => compile.context = Some(needed),
         Some(given) if given < needed => {
-            return Err(failure(format!("-c: found {given}, expected at least the {needed} tokens of the longest test")));
+            return Err(failure(format!(
+                "-c: found {given}, expected at least the {needed} tokens of the longest test"
+            )));
         }
         Some(_) => {}
     }
@@ -120,7 +122,8 @@ fn builds(args: &BenchArgs, model: &Model, pools: &[Arc<Pool>], tier: Tier) -> R
         let options = setup::options(fusion, &args.compile)?;
         let compiled = compile::compile(model.graph.clone(), &options, false)?;
         // Builds that want the same bytes share them.
-        let same = packed.iter().find(|(b, _)| builds[*b].compiled.code.program.weights == compiled.code.program.weights);
+        let same =
+            packed.iter().find(|(b, _)| builds[*b].compiled.code.program.weights == compiled.code.program.weights);
         let weights = match same {
             Some((_, weights)) => Arc::clone(weights),
             None => {

@@ -149,13 +149,7 @@ fn saved(compiled: &Compiled, unfused: &Compiled) -> Table {
     let columns = ["entry", "what", "unfused", "this build", "saved"];
     let mut table = Table::new(&columns);
     let mut line = |entry: &str, what: &str, before: usize, after: usize| {
-        table.row(vec![
-            json!(entry),
-            json!(what),
-            json!(before),
-            json!(after),
-            json!(before as i64 - after as i64),
-        ]);
+        table.row(vec![json!(entry), json!(what), json!(before), json!(after), json!(before as i64 - after as i64)]);
     };
     for (a, b) in unfused.plan.entries.iter().zip(&compiled.plan.entries) {
         let (sa, sb) = (Summary::of(a), Summary::of(b));
@@ -186,9 +180,9 @@ fn object(compiled: &Compiled, unfused: &Compiled) -> Value {
             let buffers: Vec<Value> = e
                 .buffers
                 .iter()
-                .map(|b| {
-                    json!({"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last})
-                })
+                .map(
+                    |b| json!({"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last}),
+                )
                 .collect();
             json!({
                 "name": e.name,

@@ -3,9 +3,9 @@
 use super::args::{IrArgs, Stage};
 use super::{Result, failure, output, setup};
 use llamac::compile::{self, Compiled};
+use llamac_ir::Graph;
 use llamac_ir::derived::dot_text;
 use llamac_ir::print::print;
-use llamac_ir::Graph;
 use llamac_passes::manager::When;
 use llamac_passes::pipeline::{self, PIPELINE, Stage as PassStage};
 use llamac_passes::plan::Plan;

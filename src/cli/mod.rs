@@ -57,10 +57,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::try_parse() {
         Ok(cli) => dispatch(cli.command),
         // A wrong use, or help that was asked for.
-        Err(shown) => match (shown.print(), shown.use_stderr()) {
-            (Err(error), false) => Err(output::StdoutError::from(error).into()),
-            _ => Ok(ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2))),
-        },
+        Err(shown) => show(&shown),
     };
     match done {
         Ok(code) => code,
@@ -69,6 +66,16 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help and version go to stdout, which must be there; a wrong use goes to stderr.
+fn show(shown: &clap::Error) -> Result<ExitCode> {
+    let printed = shown.print();
+    if !shown.use_stderr() {
+        printed.map_err(output::StdoutError::from)?;
+        output::print("")?;
+    }
+    Ok(ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2)))
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {

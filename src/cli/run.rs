@@ -97,7 +97,10 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
 
 /// Where `-m` names the model, the one free argument is the prompt.
 fn settle(args: &mut RunArgs) -> Result<()> {
-    if args.model.model_flag.is_some() && args.prompt.is_none() && args.prompt_flag.is_none() {
+    if args.model.model_flag.is_some() && args.model.model.is_some() {
+        if args.prompt.is_some() || args.prompt_flag.is_some() {
+            return Err(failure("with -m MODEL one prompt is expected, as PROMPT or with -p; found a second argument"));
+        }
         let first = args.model.model.take().map(|path| path.into_os_string().into_string());
         args.prompt = first.transpose().map_err(|_| failure("the prompt is not valid UTF-8"))?;
     }

@@ -71,6 +71,15 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Asserts that nothing was done for want of a command: its use is shown on stderr.
+    #[track_caller]
+    pub fn refuses_use(self) {
+        assert_eq!(self.code, Some(2), "{}", self.stderr);
+        assert!(self.stdout.is_empty() && self.stderr.contains("Usage:"), "{}", self.stderr);
+    }
+}
+
 /// A copy of a model that can be broken.
 pub struct Broken {
     dir: tempfile::TempDir,
