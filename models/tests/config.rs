@@ -123,7 +123,7 @@ fn files_that_are_no_configuration() {
         says(&ModelDir::open(dir.path()).expect_err("no configuration"), &["config.json", part]);
     }
     write(&dir, "config.json", vec![b' '; (16 << 20) + 1]);
-    says(&ModelDir::open(dir.path()).expect_err("too large"), &["expected at most 16777216"]);
+    says(&ModelDir::open(dir.path()).expect_err("too large"), &["config.json", "more than 16777216 bytes"]);
     write(&dir, "config.json", "[".repeat(100_000));
     says(&ModelDir::open(dir.path()).expect_err("deep nesting"), &["config.json"]);
 }
