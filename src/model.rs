@@ -5,6 +5,7 @@ use llamac_ir::seeded::{SeededError, SeededSource};
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
 use llamac_models::weights::fit;
 use llamac_models::{Checkpoint, ConfigError, ImportError, ModelDir, WeightsError};
+use llamac_runtime::program::MOST_ROWS;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -113,9 +114,22 @@ impl Model {
             Ok(m) if !m.is_file() => return Err(found("neither a directory nor a file".into())),
             _ => std::fs::read(path).map_err(|e| found(format!("an unreadable file ({e})")))?,
         };
+        if bytes.starts_with(b"GGUF") {
+            return Err(found("a GGUF file".into()));
+        }
+        if path.extension().is_some_and(|e| e == "json" || e == "safetensors") {
+            return Err(found("one file of a model".into()));
+        }
         let text = String::from_utf8(bytes).map_err(|_| found("a binary file".into()))?;
         let graph = llamac_ir::read(&text).map_err(|e| OpenError::Text { message: located(path, &e) })?;
         let b = graph.bounds;
+        for (bound, found) in [("S", b.rows), ("R", b.outputs), ("slots", b.slots)] {
+            if found > MOST_ROWS {
+                let message =
+                    format!("{}: the bound of {bound} is {found}, expected at most {MOST_ROWS}", path.display());
+                return Err(OpenError::Text { message });
+            }
+        }
         for (option, given, has) in
             [("-c", sizes.context, b.tokens), ("--chunk", sizes.chunk, b.rows), ("--slots", sizes.slots, b.slots)]
         {
@@ -192,13 +206,15 @@ fn bounds(model_context: usize, sizes: &Sizes) -> Result<Bounds, OpenError> {
         Some(c) => c,
         None => model_context.min(DEFAULT_CONTEXT),
     };
+    let most = |option, size: Option<usize>, most: usize| match size {
+        Some(found) if found > most => Err(OpenError::Size { option, found, expected: format!("at most {most}") }),
+        other => Ok(other),
+    };
     const MOST_SLOTS: usize = 1 << 16;
-    let slots = at_least_one("--slots", sizes.slots)?.unwrap_or(1);
-    if slots > MOST_SLOTS {
-        return Err(OpenError::Size { option: "--slots", found: slots, expected: format!("at most {MOST_SLOTS}") });
-    }
+    let slots = most("--slots", at_least_one("--slots", sizes.slots)?, MOST_SLOTS)?.unwrap_or(1);
     // A step may hold a row of every slot.
-    let rows = at_least_one("--chunk", sizes.chunk)?.unwrap_or(DEFAULT_CHUNK).min(tokens * slots);
+    let chunk = most("--chunk", at_least_one("--chunk", sizes.chunk)?, MOST_ROWS)?;
+    let rows = chunk.unwrap_or(DEFAULT_CHUNK).min(tokens * slots);
     let outputs = sizes.outputs.unwrap_or(slots).clamp(1, rows);
     Ok(Bounds { rows, outputs, tokens, slots })
 }

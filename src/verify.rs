@@ -18,11 +18,14 @@ pub struct Settings {
     pub tier: Tier,
     /// Tokens of the prompt, if the graph has an input `tokens`; else seeded.
     pub ids: Option<Vec<u32>>,
-    /// Rows of the first step where no ids are given; at most the graph's bound is taken.
-    pub rows: usize,
+    /// Rows of the first step where no ids are given; by default 9, or as many as the graph's bounds allow.
+    pub rows: Option<usize>,
     /// Seed of absent inputs.
     pub seed: u64,
 }
+
+/// Rows of the first step where nothing is asked for: more than a vector's lanes, and odd.
+const DEFAULT_ROWS: usize = 9;
 
 /// Steps of one row after the first step, so that both entries run.
 const SINGLE_ROWS: usize = 3;
@@ -69,6 +72,8 @@ pub enum VerifyError {
     NoWeights { path: String },
     #[error("a prompt of {found} ids was given, expected 1 to {most} (chunk and context)")]
     Ids { found: usize, most: usize },
+    #[error("a step of {found} rows was asked for, expected 1 to {most} (chunk and context)")]
+    Rows { found: usize, most: usize },
 }
 
 /// f32 throughout: rounding of sums over some thousand terms, layer upon layer, stays below this (the goldens' tolerance).
@@ -172,7 +177,12 @@ fn steps(model: &Model, settings: &Settings) -> Result<Vec<Step>, VerifyError> {
     let uses = |sym: Sym| graph.order().iter().any(|&i| graph.ty(graph.result(i)).dims.contains(&Dim::Sym(sym)));
     // What has no rows of tokens is not bound by the context.
     let most = if uses(Sym::Tokens) { most } else { b.rows };
-    let first = if ids.is_empty() { settings.rows.clamp(1, most) } else { ids.len() };
+    let first = match settings.rows {
+        _ if !ids.is_empty() => ids.len(),
+        Some(rows) if rows == 0 || rows > most => return Err(VerifyError::Rows { found: rows, most }),
+        Some(rows) => rows,
+        None => DEFAULT_ROWS.min(most),
+    };
     let mut random = SplitMix(settings.seed);
     let mut steps = vec![];
     let mut position = 0;

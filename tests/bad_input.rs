@@ -123,7 +123,9 @@ fn configurations_that_cannot_be() {
         m.logits().refuses(&all);
     }
     let m = Broken::copy("tiny-llama31");
-    m.config("architectures", json!(["Qwen2ForCausalLM"])).config("model_type", json!("qwen2")).config("use_sliding_window", json!(true));
+    m.config("architectures", json!(["Qwen2ForCausalLM"]))
+        .config("model_type", json!("qwen2"))
+        .config("use_sliding_window", json!(true));
     m.logits().refuses(&["use_sliding_window"]);
 }
 

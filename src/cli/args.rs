@@ -62,7 +62,7 @@ pub struct ModelArgs {
     #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
     pub model: Option<PathBuf>,
     /// The same as MODEL
-    #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
+    #[arg(short = 'm', long = "model", value_name = "MODEL")]
     pub model_flag: Option<PathBuf>,
     /// Where a text graph's weights are: a model directory or a .safetensors file
     #[arg(long, value_name = "PATH")]
@@ -112,7 +112,7 @@ pub struct CompileArgs {
     #[arg(long, value_enum, default_value = "f32")]
     pub kv: KvArg,
     /// Tokens a sequence may have [default: the model's, at most 4096]
-    #[arg(short = 'c', long = "ctx", value_name = "CONTEXT")]
+    #[arg(short = 'c', long = "ctx", alias = "ctx-size", value_name = "CONTEXT")]
     pub context: Option<usize>,
     /// Most rows of a step [default: 512]
     #[arg(long, value_name = "ROWS")]
@@ -154,18 +154,19 @@ pub struct RunArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The prompt
+    /// The prompt; without one the model begins a text of its own
     #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
     /// The same as PROMPT
     #[arg(short = 'p', long = "prompt", value_name = "PROMPT", conflicts_with = "prompt")]
     pub prompt_flag: Option<String>,
     /// Token ids in place of a prompt: `1,5,7`, or a file of little-endian u32
-    #[arg(long, value_name = "IDS|FILE")]
+    #[arg(long, value_name = "IDS|FILE", allow_hyphen_values = true)]
     pub ids: Option<String>,
-    /// Most tokens to generate
-    #[arg(short = 'n', long = "n-predict", value_name = "N", default_value_t = 128)]
-    pub count: usize,
+    /// Most tokens to generate; -1: until the text ends or the context is full
+    #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]
+    #[arg(allow_negative_numbers = true)]
+    pub count: i64,
     /// Temperature; 0 takes the likeliest token always
     #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     pub temp: f32,
@@ -176,12 +177,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub top_p: f32,
     /// The same seed gives the same text
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    #[arg(short = 's', long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Go on past end tokens
     #[arg(long)]
     pub ignore_eos: bool,
-    /// Print a table of steps at the end
+    /// Print a table of steps and their times at the end, on stderr
     #[arg(long)]
     pub profile: bool,
     /// Output
@@ -217,7 +218,7 @@ pub struct LogitsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Token ids: `1,5,7`, or a file of little-endian u32
-    #[arg(long, value_name = "IDS|FILE")]
+    #[arg(long, value_name = "IDS|FILE", allow_hyphen_values = true)]
     pub ids: Option<String>,
     /// A prompt, for a model with a tokenizer
     #[arg(short = 'p', long, value_name = "PROMPT", conflicts_with = "ids")]
@@ -336,11 +337,11 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Token ids to verify with: `1,5,7`, or a file of little-endian u32 [default: seeded]
-    #[arg(long, value_name = "IDS|FILE")]
+    #[arg(long, value_name = "IDS|FILE", allow_hyphen_values = true)]
     pub ids: Option<String>,
-    /// Rows of the verified prefill, where no ids are given
-    #[arg(long, value_name = "N", default_value_t = 9)]
-    pub rows: usize,
+    /// Rows of the verified prefill, where no ids are given [default: 9, or as many as fit]
+    #[arg(long, value_name = "N", conflicts_with = "ids")]
+    pub rows: Option<usize>,
     /// Seed of absent inputs and weights
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,

@@ -1,6 +1,11 @@
 //! `--ids`: a list `1,5,7`, or a file of raw little-endian u32.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+/// The largest file that is read, bytes: far more ids than any context holds.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads token ids. Text that is a list of numbers is one; anything else names a file.
 ///
@@ -18,9 +23,14 @@ pub fn parse(text: &str) -> Result<Vec<u32>, String> {
             })
             .collect();
     }
-    let bytes = std::fs::read(text).map_err(|e| {
+    let mut bytes = vec![];
+    let read = File::open(text).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|e| {
         format!("--ids: {text:?} is neither a list like 1,5,7 nor a readable file of little-endian u32: {e}")
     })?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(format!("--ids: {text}: found more than {MOST_BYTES} bytes, expected a file of token ids"));
+    }
     if bytes.is_empty() || bytes.len() % 4 != 0 {
         return Err(format!(
             "--ids: {text}: found {} bytes, expected a multiple of 4 (little-endian u32)",

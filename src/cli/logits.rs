@@ -16,6 +16,7 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
     let given = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, Some(OUTPUTS))?;
+    setup::check_generates(&model)?;
     let vocab = run::vocabulary(&model);
     let prompt = match (given, &args.prompt) {
         (Some(ids), _) => ids,

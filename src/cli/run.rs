@@ -4,7 +4,7 @@ use super::args::{RunArgs, RunFormat};
 use super::output::{self, StdoutError};
 use super::setup::{self, Ready};
 use super::table::{Table, pretty, rounded};
-use super::{Result, failure, ids, warn};
+use super::{Result, failure, ids, say, warn};
 use llamac::model::Model;
 use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::text::Tokenizer;
@@ -19,18 +19,25 @@ use std::time::{Duration, Instant};
 const INTERRUPTED: u8 = 130;
 
 /// Generates, streaming text or as one JSON object; then timings on stderr.
-pub fn run(args: &RunArgs) -> Result<ExitCode> {
-    if args.count == 0 {
-        return Err(failure("-n: found 0, expected at least 1 token to generate"));
-    }
+pub fn run(mut args: RunArgs) -> Result<ExitCode> {
+    settle(&mut args)?;
+    let count = match args.count {
+        -1 => usize::MAX,
+        n @ 1.. => usize::try_from(n)?,
+        n => {
+            let expected = "at least 1 token to generate, or -1 to go on until the text ends or the context is full";
+            return Err(failure(format!("-n: found {n}, expected {expected}")));
+        }
+    };
     let params = SamplingParams { temperature: args.temp, top_k: args.top_k, top_p: args.top_p, seed: args.seed };
     // Checked before a model is opened; the real one needs the vocabulary.
     Sampler::new(params, 1)?;
-    let given = prompt_given(args)?;
+    let given = prompt_given(&args)?;
     let options = setup::options(args.fusion.fusion, &args.compile)?;
 
     let start = Instant::now();
     let model = setup::open(&args.model, &args.compile, None)?;
+    setup::check_generates(&model)?;
     let vocab = vocabulary(&model);
     let tokenizer = match (model.tokenizer(), vocab) {
         (Some(path), Some(vocab)) => Some(Tokenizer::from_file(&path, vocab)?),
@@ -58,21 +65,20 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         stream: args.format == RunFormat::Text,
         ids: vec![],
         text: tokenizer.as_ref().map(|_| String::new()),
+        full: false,
         prompt_time: Duration::ZERO,
         time: Duration::ZERO,
     };
-    let printed = generation.go(&mut generator, &prompt, args.count, tokenizer.as_ref(), &interrupted);
+    generation.go(&mut generator, &prompt, count, tokenizer.as_ref(), &interrupted)?;
     let timings = Timings { load: opened + load, compile: compiled.time, prompt_tokens: prompt.len() };
     match args.format {
         RunFormat::Text => {
-            printed?;
             let text_ends = generation.text.as_ref().is_some_and(|t| t.ends_with('\n'));
             if !text_ends {
                 output::print("\n")?;
             }
         }
         RunFormat::Json => {
-            printed?;
             let all = json!({
                 "prompt_ids": prompt,
                 "ids": generation.ids,
@@ -82,12 +88,20 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             output::print(&format!("{}\n", pretty(&all)))?;
         }
     }
-    let full = generator.len(0)? == generator.context() && generation.ids.len() < args.count;
-    timings.report(&generation, &generator, full);
+    timings.report(&generation, &generator);
     if let Some(profile) = generator.session().profile(true) {
-        eprint!("\n{}", profile_table(&profile).render(super::args::TableFormat::Md));
+        say(format_args!("\n{}", profile_table(&profile).render(super::args::TableFormat::Md).trim_end()));
     }
     Ok(if interrupted.load(Ordering::SeqCst) { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Where `-m` names the model, the one free argument is the prompt.
+fn settle(args: &mut RunArgs) -> Result<()> {
+    if args.model.model_flag.is_some() && args.prompt.is_none() && args.prompt_flag.is_none() {
+        let first = args.model.model.take().map(|path| path.into_os_string().into_string());
+        args.prompt = first.transpose().map_err(|_| failure("the prompt is not valid UTF-8"))?;
+    }
+    Ok(())
 }
 
 /// What the options give to begin with.
@@ -124,6 +138,13 @@ fn prompt_ids(given: &Given, model: &Model, tokenizer: Option<&Tokenizer>) -> Re
 /// A prompt's ids, for a model that has a tokenizer.
 pub fn encode(text: &str, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
     let Some(tokenizer) = tokenizer else {
+        if model.directory.is_none() {
+            return Err(failure(format!(
+                "{}: a graph has no tokenizer, so text cannot be read: name a model directory with --weights, or give token \
+                 ids with --ids",
+                model.path.display()
+            )));
+        }
         return Err(failure(format!(
             "{}: there is no tokenizer.json, so text cannot be read: give token ids with --ids",
             model.path.display()
@@ -165,6 +186,8 @@ struct Generation<'a> {
     stream: bool,
     ids: Vec<u32>,
     text: Option<String>,
+    /// Whether it ended because the context was full.
+    full: bool,
     prompt_time: Duration,
     time: Duration,
 }
@@ -180,7 +203,16 @@ impl Generation<'_> {
     ) -> Result<()> {
         let mut text = tokenizer.map(|t| t.stream(prompt)).transpose()?;
         let start = Instant::now();
-        let mut logits = generator.prefill(0, prompt)?;
+        let chunks = prompt.chunks(generator.session().program().bounds.rows);
+        // A chunk at a time, so that an interrupt need not wait for a long prompt.
+        for chunk in chunks {
+            generator.prefill(0, chunk)?;
+            if interrupted.load(Ordering::Relaxed) {
+                self.prompt_time = start.elapsed();
+                return Ok(());
+            }
+        }
+        let mut logits = generator.logits().data;
         self.prompt_time = start.elapsed();
         let start = Instant::now();
         loop {
@@ -195,8 +227,8 @@ impl Generation<'_> {
             };
             self.emit(&piece, tokenizer.is_none().then_some(id))?;
             // The token just chosen has no place in the cache any more: it can be shown, but not gone on from.
-            let full = generator.len(0)? == generator.context();
-            if self.ids.len() == count || full || interrupted.load(Ordering::Relaxed) {
+            self.full = generator.len(0)? == generator.context() && self.ids.len() < count;
+            if self.ids.len() == count || self.full || interrupted.load(Ordering::Relaxed) {
                 break;
             }
             logits = generator.decode(&[(0, id)])?.data;
@@ -253,10 +285,10 @@ impl Timings {
         })
     }
 
-    fn report(&self, g: &Generation<'_>, generator: &Generator, full: bool) {
+    fn report(&self, g: &Generation<'_>, generator: &Generator) {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         let steps = g.ids.len().saturating_sub(1);
-        eprintln!(
+        say(format_args!(
             "\nload {:.1} ms, compile {:.1} ms, {} threads, tier {}, act {}, kv {}",
             ms(self.load),
             ms(self.compile),
@@ -264,8 +296,8 @@ impl Timings {
             generator.session().tier().name(),
             generator.session().program().act,
             generator.session().program().kv
-        );
-        eprintln!(
+        ));
+        say(format_args!(
             "prompt {} tokens in {:.1} ms ({:.1} tokens/s), generation {} tokens in {:.1} ms ({:.1} tokens/s)",
             self.prompt_tokens,
             ms(g.prompt_time),
@@ -273,8 +305,8 @@ impl Timings {
             g.ids.len(),
             ms(g.time),
             rate(steps, g.time)
-        );
-        if full {
+        ));
+        if g.full {
             warn(format!("the context of {} tokens is full; -c raises it if the model allows it", generator.context()));
         }
     }

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 
 /// Opens the model that the options name.
 pub fn open(args: &ModelArgs, compile: &CompileArgs, outputs: Option<usize>) -> Result<Model> {
+    if let (Some(one), Some(other)) = (&args.model, &args.model_flag) {
+        let (one, other) = (one.display(), other.display());
+        return Err(failure(format!("the model is given twice: {one}, and {other} with -m")));
+    }
     let path = args.model.as_deref().or(args.model_flag.as_deref()).unwrap_or(Path::new(""));
     let sizes = Sizes { context: compile.context, chunk: compile.chunk, slots: compile.slots, outputs };
     let model = Model::open(path, args.weights.as_deref(), &sizes)?;
@@ -102,8 +106,8 @@ pub fn warn_of_numbers(model: &Model, report: &llamac_codegen::pack::PackReport)
     }
 }
 
-/// A session as a language model's generator.
-pub fn generator(model: &Model, session: Session) -> Result<Generator> {
+/// Refuses what cannot generate: other graphs, and graphs without weights.
+pub fn check_generates(model: &Model) -> Result<()> {
     if !model.is_language_model() {
         return Err(failure(format!(
             "{}: the graph {:?} is no language model (inputs tokens, positions, slots, outputs; output logits): use \
@@ -112,5 +116,14 @@ pub fn generator(model: &Model, session: Session) -> Result<Generator> {
             model.name
         )));
     }
+    if model.source.is_none() {
+        return Err(compile::CompileError::NoWeights { path: model.path.display().to_string() }.into());
+    }
+    Ok(())
+}
+
+/// A session as a language model's generator.
+pub fn generator(model: &Model, session: Session) -> Result<Generator> {
+    check_generates(model)?;
     Ok(Generator::new(session)?)
 }

@@ -2,7 +2,7 @@
 
 use super::args::{TableFormat, VerifyArgs};
 use super::table::Table;
-use super::{Result, failure, ids, output, run, setup};
+use super::{Result, failure, ids, output, run, say, setup};
 use llamac::verify::{Settings, verify};
 use serde_json::json;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         run::check_prompt(ids, run::vocabulary(&model), model.graph.bounds.tokens)?;
     }
     if model.source.is_none() {
-        eprintln!("weights and inputs: seeded ({})", args.seed);
+        say(format_args!("weights and inputs: seeded ({})", args.seed));
         model.seed_weights(args.seed)?;
     }
     let pool = setup::pool(args.threads.threads)?;

@@ -71,7 +71,7 @@ pub fn build(graph: &Graph, fusion: FusionSet, options: &Options) -> Compiled {
 pub fn build_fused(mut graph: Graph, options: &Options) -> Compiled {
     layout::run(&mut graph).expect("the graph has a layout");
     let plan = plan::plan(&graph).expect("the graph has a plan");
-    compile(&plan, options).unwrap_or_else(|e| panic!("{e}\n{}", llamac_ir::print(&graph)))
+    compile(&graph, &plan, options).unwrap_or_else(|e| panic!("{e}\n{}", llamac_ir::print(&graph)))
 }
 
 impl Machine {

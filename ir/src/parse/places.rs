@@ -45,17 +45,18 @@ pub(super) struct Body {
 impl Places {
     /// A broken rule as an error in the text.
     fn locate(&self, text: &str, graph: &Graph, error: &VerifyError) -> ParseError {
-        let region = error.within.and_then(|f| Some((self.regions.get(&f)?, graph.op(f))));
+        let region = error.blame.fusion.and_then(|f| Some((self.regions.get(&f)?, graph.op(f))));
         let (body, graph) = match region {
             Some((body, Op::Fusion(f))) => (body, &f.region),
             _ => (&self.body, graph),
         };
-        let in_body = error.at.and_then(|inst| body.ops.get(inst.index()));
-        let around = || error.within.and_then(|fusion| self.body.ops.get(fusion.index()));
+        let in_body = error.blame.inst.and_then(|inst| body.ops.get(inst.index()));
+        let around = || error.blame.fusion.and_then(|fusion| self.body.ops.get(fusion.index()));
         let whole = if error.rule == "outputs" { self.results } else { self.header };
         let (start, end) = in_body.or_else(around).copied().unwrap_or(whole);
         let end = start + text.get(start..end).map_or(0, |found| found.trim_end().len());
-        let message = format!("rule `{}`: {}", error.rule, body.in_own_names(text, graph, error.value, &error.message));
+        let message =
+            format!("rule `{}`: {}", error.rule, body.in_own_names(text, graph, error.blame.value, &error.message));
         ParseError::new(text, start, end, message)
     }
 }

@@ -98,10 +98,17 @@ pub struct VerifyError {
     pub origin: String,
     /// The fusion in whose region it stands, as text.
     pub fusion: Option<String>,
-    /// The instruction, in the graph or in the region of `within`.
-    pub at: Option<Inst>,
+    /// The same as ids.
+    pub blame: Box<Blame>,
+}
+
+/// What is to blame for a broken rule, for who shows it in its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blame {
+    /// The instruction, in the graph or in the region of `fusion`.
+    pub inst: Option<Inst>,
     /// The fusion of the graph in whose region it stands.
-    pub within: Option<Inst>,
+    pub fusion: Option<Inst>,
     /// The value that the message names.
     pub value: Option<Value>,
 }
@@ -156,9 +163,7 @@ impl Scope<'_> {
             instruction: broken.inst.map(|i| print_inst(graph, i)),
             origin: broken.inst.map(|i| graph.origin(i).to_owned()).unwrap_or_default(),
             fusion: within.map(|(g, i)| print_inst(g, i)),
-            at: broken.inst,
-            within: within.map(|(_, i)| i),
-            value: broken.value,
+            blame: Box::new(Blame { inst: broken.inst, fusion: within.map(|(_, i)| i), value: broken.value }),
         }
     }
 }

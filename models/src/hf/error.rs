@@ -23,12 +23,10 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// The file is larger than any such file can be.
-    #[error("{}: the file has {bytes} bytes; expected at most {limit}", path.display())]
+    #[error("{}: the file has more than {limit} bytes; expected some kilobytes of JSON", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
         /// The bound.
         limit: u64,
     },

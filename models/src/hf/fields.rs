@@ -26,7 +26,7 @@ pub(crate) fn read_object_within(
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > limit {
-        return Err(ConfigError::TooLarge { path: path.into(), bytes: bytes.len() as u64, limit });
+        return Err(ConfigError::TooLarge { path: path.into(), limit });
     }
     if bytes.is_empty() {
         return Err(ConfigError::Empty { path: path.into() });
@@ -119,7 +119,7 @@ impl<'a> Fields<'a> {
 
     /// A positive number that stays positive and finite in f32.
     pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
-        self.number(key, "a positive number", |x| (x as f32).is_normal() && x > 0.0)
+        self.number(key, "a positive number that f32 can hold", |x| (x as f32).is_normal() && x > 0.0)
     }
 
     /// `true` or `false`.

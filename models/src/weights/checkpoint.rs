@@ -212,7 +212,9 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, Vec<String>>, WeightsError
     let map = read_object_within(path, "an index of shards", MAX_INDEX).map_err(|error| match error {
         ConfigError::Read { path, expected, error } => WeightsError::Read { path, expected, error },
         ConfigError::Empty { .. } => wrong("the file is empty; expected a JSON object".into()),
-        ConfigError::TooLarge { bytes, limit, .. } => wrong(format!("has {bytes} bytes; expected at most {limit}")),
+        ConfigError::TooLarge { limit, .. } => {
+            wrong(format!("has more than {limit} bytes; expected an index of tensors"))
+        }
         other => wrong(other.to_string()),
     })?;
     let Some(weight_map) = map.get("weight_map").and_then(|v| v.as_object()) else {

@@ -8,8 +8,8 @@ use llamac_formats::program::{Entry, Operand, PortInfo, Program, WeightInfo, Wor
 use llamac_formats::{Bounds, DType, Extent, PanelLayout, Sym};
 use std::collections::HashSet;
 
-/// The most rows, outputs and slots: a session keeps a few words for each.
-const MOST_ROWS: usize = 1 << 20;
+/// The most rows, outputs and slots of a program: a session keeps a few words for each.
+pub const MOST_ROWS: usize = 1 << 20;
 
 /// The most tokens: positions are `i32` in memory.
 const MOST_TOKENS: usize = i32::MAX as usize;

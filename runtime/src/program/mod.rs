@@ -8,6 +8,7 @@ mod error;
 mod reach;
 mod steps;
 
+pub use check::MOST_ROWS;
 pub use error::{Fault, LoadError, OpenError};
 
 use crate::memory::{ALIGN, Region};
