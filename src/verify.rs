@@ -3,6 +3,7 @@
 use crate::compile::{self, CompileError};
 use crate::model::Model;
 use llamac_ir::interp::{Input, InterpError, Interpreter};
+use llamac_ir::prng::Prng;
 use llamac_ir::{DType, Dim, Op, Sym, Type};
 use llamac_passes::{FusionSet, Options};
 use llamac_runtime::{Data, Pool, Session, StepError, Tier};
@@ -183,7 +184,7 @@ fn steps(model: &Model, settings: &Settings) -> Result<Vec<Step>, VerifyError> {
         Some(rows) => rows,
         None => DEFAULT_ROWS.min(most),
     };
-    let mut random = SplitMix(settings.seed);
+    let mut random = Prng::new(settings.seed);
     let mut steps = vec![];
     let mut position = 0;
     for n in std::iter::once(first).chain(std::iter::repeat_n(1, SINGLE_ROWS)) {
@@ -205,10 +206,10 @@ fn steps(model: &Model, settings: &Settings) -> Result<Vec<Step>, VerifyError> {
                 // The last rows: their results depend on most of the step.
                 ("outputs", DType::I32) => Values::Int((n - count.min(n)..n).map(|r| r as i32).collect()),
                 (_, DType::I32) => {
-                    let limit = limit.unwrap_or(16).max(1) as u64;
-                    Values::Int((0..count).map(|_| (random.next() % limit) as i32).collect())
+                    let limit = limit.unwrap_or(16).max(1);
+                    Values::Int((0..count).map(|_| random.below(limit) as i32).collect())
                 }
-                _ => Values::Float((0..count).map(|_| random.signed()).collect()),
+                _ => Values::Float((0..count).map(|_| 2.0 * random.uniform() - 1.0).collect()),
             };
             inputs.push(Given { name: name.clone(), values });
         }
@@ -299,22 +300,4 @@ fn place(step: usize, dims: &[usize], mut flat: usize) -> String {
         flat /= n.max(1);
     }
     format!("step {step}, {index:?}")
-}
-
-/// Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// −1 to 1.
-    fn signed(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
 }

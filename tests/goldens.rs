@@ -6,7 +6,8 @@ mod library;
 use library::{Build, Case, Golden, directory, distance, golden_text, open, pool, tolerance};
 use llamac::model::Sizes;
 use llamac_passes::{FusionSet, Options};
-use llamac_runtime::sample::{Sampler, SamplingParams, argmax};
+use llamac_runtime::sample::argmax;
+use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::text::Tokenizer;
 use llamac_runtime::{Generator, Row, Tier};
 

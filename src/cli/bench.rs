@@ -108,6 +108,7 @@ fn open(args: &BenchArgs, prompts: &[usize], generates: &[usize]) -> Result<Mode
         compile.context = args.compile.context;
     }
     let model = setup::open(&args.model, &compile, None)?;
+    setup::check_generates(&model)?;
     if needed > model.graph.bounds.tokens {
         let has = model.graph.bounds.tokens;
         return Err(failure(format!("the longest test takes {needed} tokens, the context has {has}")));
