@@ -209,7 +209,7 @@ fn steps(model: &Model, settings: &Settings) -> Result<Vec<Step>, VerifyError> {
                     let limit = limit.unwrap_or(16).max(1);
                     Values::Int((0..count).map(|_| random.below(limit) as i32).collect())
                 }
-                _ => Values::Float((0..count).map(|_| 2.0 * random.uniform() - 1.0).collect()),
+                _ => Values::Float((0..count).map(|_| random.uniform()).collect()),
             };
             inputs.push(Given { name: name.clone(), values });
         }
