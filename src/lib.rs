@@ -1,7 +1,7 @@
 //! llamac as a library: open a model, compile it, run it.
 //!
-//! [`model::Model::open`] reads a description, [`compile::compile`] takes its graph through the passes to a program, and
-//! [`compile::Compiled::session`] packs the weights and gives a session that runs it. [`verify`] compares what runs with the
+//! [`model::Model::open`] reads a description, [`compile::compile`] takes its graph through the passes to a program,
+//! [`compile::pack_weights`] packs its weights, and [`compile::session`] opens a session that runs it. [`verify`] compares what runs with the
 //! reference interpreter. The command line (`src/cli`) only parses options and prints.
 
 pub mod compile;

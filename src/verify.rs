@@ -2,9 +2,9 @@
 
 use crate::compile::{self, CompileError};
 use crate::model::Model;
-use llamac_ir::interp::{Input, InterpError, Interpreter};
+use llamac_ir::interp::{Input, InterpError, Interpreter, MAX_ELEMENTS};
 use llamac_ir::prng::Prng;
-use llamac_ir::{DType, Dim, Op, Sym, Type};
+use llamac_ir::{DType, Dim, Op, Sizes, Sym};
 use llamac_passes::{FusionSet, Options};
 use llamac_runtime::{Data, Pool, Session, StepError, Tier};
 use std::sync::Arc;
@@ -50,12 +50,16 @@ pub struct Difference {
     pub at: String,
     /// The relative error that is allowed.
     pub tolerance: f64,
+    /// Expected values that were compared.
+    pub values: usize,
+    /// How many of them are NaN or infinite; they must be met exactly, and say nothing about the rest.
+    pub not_finite: usize,
 }
 
 impl Difference {
-    /// Whether the two agree.
+    /// Whether the two agree. Where no value is a finite number nothing has been shown.
     pub fn agrees(&self) -> bool {
-        self.relative <= self.tolerance
+        self.relative <= self.tolerance && (self.values == 0 || self.not_finite < self.values)
     }
 }
 
@@ -73,6 +77,8 @@ pub enum VerifyError {
     NoWeights { path: String },
     #[error("a prompt of {found} ids was given, expected 1 to {most} (chunk and context)")]
     Ids { found: usize, most: usize },
+    #[error("the input {name:?} would have {found} elements, expected at most {most}: make it smaller")]
+    Input { name: String, found: usize, most: usize },
     #[error("a step of {found} rows was asked for, expected 1 to {most} (chunk and context)")]
     Rows { found: usize, most: usize },
 }
@@ -166,61 +172,103 @@ impl Given {
     }
 }
 
-/// One step of several rows, then some of one row, all of slot 0.
+/// Where the rows of a step stand.
+struct Rows {
+    slots: Vec<i32>,
+    positions: Vec<i32>,
+}
+
+/// One step of several rows, then some of one row. Given ids are all of slot 0; made-up rows go to two slots where the graph
+/// has them.
 fn steps(model: &Model, settings: &Settings) -> Result<Vec<Step>, VerifyError> {
     let graph = &model.graph;
     let b = graph.bounds;
-    let most = b.rows.min(b.tokens.max(1));
+    let limit = |want: &str| {
+        graph.order().iter().find_map(|&i| match graph.op(i) {
+            Op::Input { name, limit } if name == want => *limit,
+            _ => None,
+        })
+    };
+    let uses = |sym: Sym| graph.order().iter().any(|&i| graph.ty(graph.result(i)).dims.contains(&Dim::Sym(sym)));
+    // What has no tokens and no positions is bound by nothing but the chunk.
+    let context = if uses(Sym::Tokens) { b.tokens } else { usize::MAX };
+    let context = limit("positions").unwrap_or(usize::MAX).min(context);
+    let most = b.rows.min(context);
     let ids = settings.ids.as_deref().unwrap_or(&[]);
     if settings.ids.is_some() && (ids.is_empty() || ids.len() > most) {
         return Err(VerifyError::Ids { found: ids.len(), most });
     }
-    let uses = |sym: Sym| graph.order().iter().any(|&i| graph.ty(graph.result(i)).dims.contains(&Dim::Sym(sym)));
-    // What has no rows of tokens is not bound by the context.
-    let most = if uses(Sym::Tokens) { most } else { b.rows };
     let first = match settings.rows {
         _ if !ids.is_empty() => ids.len(),
         Some(rows) if rows == 0 || rows > most => return Err(VerifyError::Rows { found: rows, most }),
         Some(rows) => rows,
         None => DEFAULT_ROWS.min(most),
     };
+    let slots = if ids.is_empty() && limit("slots").unwrap_or(1) > 1 && first > 1 { 2 } else { 1 };
     let mut random = Prng::new(settings.seed);
-    let mut steps = vec![];
-    let mut position = 0;
-    for n in std::iter::once(first).chain(std::iter::repeat_n(1, SINGLE_ROWS)) {
-        if uses(Sym::Tokens) && position + n > b.tokens {
+    let mut steps: Vec<Step> = vec![];
+    let mut held = [0usize; 2];
+    for (step, n) in std::iter::once(first).chain(std::iter::repeat_n(1, SINGLE_ROWS)).enumerate() {
+        let mut rows = Rows { slots: vec![], positions: vec![] };
+        for (slot, held) in held.iter_mut().enumerate().take(slots) {
+            let share = match (slots, n) {
+                (1, n) => n,
+                (_, 1) => usize::from(step % slots == slot),
+                (_, n) => n / 2 + usize::from(slot == 0) * (n % 2),
+            };
+            for _ in 0..share {
+                rows.slots.push(slot as i32);
+                rows.positions.push(*held as i32);
+                *held += 1;
+            }
+        }
+        let tokens = held[..slots].iter().copied().max().unwrap_or(0);
+        if tokens > context {
             break;
         }
-        let outputs = n.min(b.outputs);
-        let mut inputs = vec![];
-        for &inst in graph.order() {
-            let Op::Input { name, limit } = graph.op(inst) else { continue };
-            let ty = graph.ty(graph.result(inst));
-            let count = count(ty, n, outputs, position + n);
-            let values = match (name.as_str(), ty.dtype) {
-                ("tokens", DType::I32) if !ids.is_empty() && steps.is_empty() => {
-                    Values::Int(ids.iter().map(|&i| i as i32).collect())
-                }
-                ("positions", DType::I32) => Values::Int((position..position + count).map(|p| p as i32).collect()),
-                ("slots", DType::I32) => Values::Int(vec![0; count]),
-                // The last rows: their results depend on most of the step.
-                ("outputs", DType::I32) => Values::Int((n - count.min(n)..n).map(|r| r as i32).collect()),
-                (_, DType::I32) => {
-                    let limit = limit.unwrap_or(16).max(1);
-                    Values::Int((0..count).map(|_| random.below(limit) as i32).collect())
-                }
-                _ => Values::Float((0..count).map(|_| random.uniform()).collect()),
-            };
-            inputs.push(Given { name: name.clone(), values });
-        }
-        steps.push(Step { rows: n, inputs });
-        position += n;
+        let present = rows.positions.iter().max().map_or(0, |&p| p as usize + 1);
+        let sizes = Sizes { rows: n, outputs: n.min(b.outputs), tokens: present };
+        steps.push(Step {
+            rows: n,
+            inputs: inputs(model, &sizes, &rows, if step == 0 { ids } else { &[] }, &mut random)?,
+        });
     }
     Ok(steps)
 }
 
-fn count(ty: &Type, rows: usize, outputs: usize, tokens: usize) -> usize {
-    ty.elements().value(&llamac_ir::Sizes { rows, outputs, tokens })
+fn inputs(
+    model: &Model,
+    sizes: &Sizes,
+    rows: &Rows,
+    ids: &[u32],
+    random: &mut Prng,
+) -> Result<Vec<Given>, VerifyError> {
+    let graph = &model.graph;
+    let mut inputs = vec![];
+    for &inst in graph.order() {
+        let Op::Input { name, limit } = graph.op(inst) else { continue };
+        let ty = graph.ty(graph.result(inst));
+        let count = ty.elements().value(sizes);
+        if count > MAX_ELEMENTS {
+            return Err(VerifyError::Input { name: name.clone(), found: count, most: MAX_ELEMENTS });
+        }
+        let values = match (name.as_str(), ty.dtype) {
+            ("tokens", DType::I32) if !ids.is_empty() => Values::Int(ids.iter().map(|&i| i as i32).collect()),
+            ("positions", DType::I32) if count == rows.positions.len() => Values::Int(rows.positions.clone()),
+            ("slots", DType::I32) if count == rows.slots.len() => Values::Int(rows.slots.clone()),
+            // The last rows: their results depend on most of the step.
+            ("outputs", DType::I32) if count <= sizes.rows => {
+                Values::Int((sizes.rows - count..sizes.rows).map(|r| r as i32).collect())
+            }
+            (_, DType::I32) => {
+                let limit = limit.unwrap_or(16).max(1);
+                Values::Int((0..count).map(|_| random.below(limit) as i32).collect())
+            }
+            _ => Values::Float((0..count).map(|_| random.uniform()).collect()),
+        };
+        inputs.push(Given { name: name.clone(), values });
+    }
+    Ok(inputs)
 }
 
 fn numbers(data: Data<'_>) -> Vec<f64> {
@@ -261,6 +309,8 @@ impl Sum {
                 largest: 0.0,
                 at: String::new(),
                 tolerance: 0.0,
+                values: 0,
+                not_finite: 0,
             };
             sums.push(Sum { of, difference: 0.0, norm: 0.0 });
             sums.len() - 1
@@ -278,6 +328,8 @@ impl Sum {
             let d = if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() };
             let d = if d.is_nan() { f64::INFINITY } else { d };
             self.difference += d * d;
+            self.of.values += 1;
+            self.of.not_finite += usize::from(!b.is_finite());
             self.norm += if b.is_finite() { b * b } else { 0.0 };
             if d > self.of.largest || self.of.at.is_empty() {
                 self.of.largest = d;

@@ -407,3 +407,37 @@ fn a_text_graph_without_its_weights() {
     std::fs::write(&path, text).unwrap();
     llamac(["logits".as_ref(), path.as_os_str(), "--ids".as_ref(), "1".as_ref()]).refuses(&["g.lir", "--weights"]);
 }
+
+#[test]
+fn verify_makes_up_no_huge_inputs_and_proves_nothing_from_nan() {
+    graph("  %0: f32[S, 4294967296] = input \"x\"\n  %1: f32[S, 2] = slice %0 axis=1 start=3 len=2\n  return \"y\" = %1")
+        .refuses(&["\"x\""]);
+    let m = llama2();
+    m.tensor("model.norm.weight", |bytes| bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    let run = llamac(["verify".as_ref(), m.path().as_os_str()]);
+    assert_eq!(run.code, Some(1), "{}", run.stdout);
+    assert!(run.stderr.contains("NaN") && run.stderr.contains("nothing was compared"), "{}", run.stderr);
+}
+
+#[test]
+fn verify_keeps_to_the_limits_of_a_graph() {
+    let graph = "graph @g S<=16 R<=1 T<=8 slots=4 {
+  %t: f32[8, 4] = weight \"table\"
+  %p: i32[S] = input \"positions\" limit=4
+  %s: i32[S] = input \"slots\" limit=4
+  %x: f32[S, 4] = gather %t, %p
+  %r: f32[S, 2, 2] = reshape %x
+  %k: f32[4, 2, 8, 2] = state \"k\"
+  %w: f32[4, 2, 8, 2] = state.write %k, %r, %s, %p
+  %v: f32[S, 2, T, 2] = index %w, %s
+  %y: f32[S, 2, T] = reduce max %v axis=3
+  %z: f32[S, 2] = reduce max %y axis=2
+  return \"y\" = %z
+}
+";
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("g.lir");
+    std::fs::write(&path, graph).unwrap();
+    let out = llamac(["verify".as_ref(), path.as_os_str()]).ok();
+    assert!(out.contains("rows") && !out.contains("DIFFERS"), "{out}");
+}

@@ -11,7 +11,7 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// Memory could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot reserve {bytes} bytes for {what}: {source}. Take a smaller context, chunk or number of slots")]
+#[error("cannot reserve {bytes} bytes for {what}: {source}. Take a smaller model, context, chunk or number of slots")]
 pub struct MemoryError {
     /// What it was for.
     pub what: String,

@@ -135,7 +135,7 @@ pub struct FusionArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Running")]
 pub struct ThreadArgs {
-    /// Threads [default: the cores this process may use]
+    /// Threads [default: the physical cores this process may use]
     #[arg(short = 't', long, value_name = "THREADS")]
     pub threads: Option<usize>,
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
@@ -378,7 +378,7 @@ pub struct BenchArgs {
     /// Repetitions
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
     pub repetitions: usize,
-    /// Threads, a list [default: the cores this process may use]
+    /// Threads, a list [default: the physical cores this process may use]
     #[arg(short = 't', long, value_name = "N,…", value_delimiter = ',')]
     pub threads: Vec<usize>,
     /// Tokens in the cache before measuring, a list

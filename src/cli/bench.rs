@@ -29,6 +29,14 @@ struct Test {
     samples: Vec<f64>,
 }
 
+impl Test {
+    /// As llama-bench has it: `pp512`, `tg128 @ d1024`.
+    fn label(&self) -> String {
+        let what = if self.prompt > 0 { format!("pp{}", self.prompt) } else { format!("tg{}", self.generate) };
+        if self.depth > 0 { format!("{what} @ d{}", self.depth) } else { what }
+    }
+}
+
 struct Build {
     fusion: FusionArg,
     compiled: Compiled,
@@ -92,7 +100,13 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
 fn open(args: &BenchArgs, prompts: &[usize], generates: &[usize]) -> Result<Model> {
     let most = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
     let needed = most(prompts).max(most(generates)).saturating_add(most(&args.depth));
+    let path = args.model.model.as_deref().or(args.model.model_flag.as_deref());
     let mut compile = args.compile.clone();
+    let too_long = |has: usize| {
+        failure(format!(
+            "the longest test takes {needed} tokens (-p or -n, after -d), the context has {has}: make it shorter"
+        ))
+    };
     match compile.context {
         None => compile.context = Some(needed),
         Some(given) if given < needed => {
@@ -102,16 +116,20 @@ fn open(args: &BenchArgs, prompts: &[usize], generates: &[usize]) -> Result<Mode
         }
         Some(_) => {}
     }
-    let is_text = args.model.model.as_deref().or(args.model.model_flag.as_deref()).is_some_and(|p| p.is_file());
-    if is_text {
+    if path.is_some_and(|p| p.is_file()) {
         // A text graph has its own context.
         compile.context = args.compile.context;
+    }
+    if let Some(directory) = path.filter(|p| p.is_dir()) {
+        let longest = llamac_models::ModelDir::open(directory)?.config().context;
+        if needed > longest {
+            return Err(too_long(longest));
+        }
     }
     let model = setup::open(&args.model, &compile, None)?;
     setup::check_generates(&model)?;
     if needed > model.graph.bounds.tokens {
-        let has = model.graph.bounds.tokens;
-        return Err(failure(format!("the longest test takes {needed} tokens, the context has {has}")));
+        return Err(too_long(model.graph.bounds.tokens));
     }
     Ok(model)
 }
@@ -200,7 +218,8 @@ impl Report<'_> {
             TableFormat::Jsonl => tests.iter().map(|t| format!("{}\n", self.record(t))).collect(),
             format => {
                 let mut out = self.speeds(tests).render(format);
-                if self.builds.len() > 1 {
+                // Two tables in one stream are for people only; JSON has everything.
+                if self.builds.len() > 1 && format == TableFormat::Md {
                     out.push('\n');
                     out.push_str(&self.comparison(tests).render(format));
                 }
@@ -209,10 +228,13 @@ impl Report<'_> {
         }
     }
 
-    /// Weight bytes that a step of one row reads, over what memory gives in that time.
+    /// Weight bytes that a step of one row reads, over what memory gives in that time. Weights that caches may hold say
+    /// nothing about memory.
     fn share(&self, test: &Test) -> Option<f64> {
+        const CACHED: usize = 256 << 20;
         let bytes = decode_bytes(&self.builds[test.build].compiled.code.program);
-        (test.generate > 0).then(|| mean(&test.samples) * bytes as f64 / 1e9 / self.bandwidths[test.pool])
+        (test.generate > 0 && bytes > CACHED)
+            .then(|| mean(&test.samples) * bytes as f64 / 1e9 / self.bandwidths[test.pool])
     }
 
     fn record(&self, test: &Test) -> Value {
@@ -246,8 +268,7 @@ impl Report<'_> {
             ["model", "fusion", "tier", "threads", "test", "t/s", "±", "read GB/s", "share of it in decode %"];
         let mut table = Table::new(&columns);
         for t in tests {
-            let what = if t.prompt > 0 { format!("pp{}", t.prompt) } else { format!("tg{}", t.generate) };
-            let what = if t.depth > 0 { format!("{what} @ d{}", t.depth) } else { what };
+            let what = t.label();
             table.row(vec![
                 json!(self.model.name),
                 json!(name(self.builds[t.build].fusion)),
@@ -283,7 +304,7 @@ impl Report<'_> {
                 self.builds[o.build].fusion == FusionArg::None
                     && (o.pool, o.prompt, o.generate, o.depth) == (t.pool, t.prompt, t.generate, t.depth)
             });
-            let what = if t.prompt > 0 { format!("pp{}", t.prompt) } else { format!("tg{}", t.generate) };
+            let what = t.label();
             let entry = |n: &str| {
                 let entry = build.compiled.plan.entries.iter().find(|e| e.name == n);
                 entry.map_or(Value::Null, |e| json!(e.steps.iter().filter(|s| s.barrier).count()))

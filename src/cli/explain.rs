@@ -47,7 +47,7 @@ fn report(compiled: &Compiled, unfused: &Compiled) -> Result<String> {
         }
     }
     writeln!(text, "\n## Ledger\n\n{}", compiled.passes.ledger)?;
-    writeln!(text, "## Weights\n\n{}", weights(compiled).render(TableFormat::Md))?;
+    writeln!(text, "\n## Weights\n\n{}", weights(compiled).render(TableFormat::Md))?;
     writeln!(text, "## Kernels\n\n{}", kernels(compiled).render(TableFormat::Md))?;
     writeln!(text, "## Copies\n")?;
     let copies = compiled.passes.layout.iter().flat_map(|l| &l.copies);
@@ -149,7 +149,13 @@ fn saved(compiled: &Compiled, unfused: &Compiled) -> Table {
     let columns = ["entry", "what", "unfused", "this build", "saved"];
     let mut table = Table::new(&columns);
     let mut line = |entry: &str, what: &str, before: usize, after: usize| {
-        table.row(vec![json!(entry), json!(what), json!(before), json!(after), json!(before as i64 - after as i64)]);
+        table.row(vec![
+            json!(entry),
+            json!(what),
+            json!(before),
+            json!(after),
+            json!(i64::try_from(before as i128 - after as i128).unwrap_or(i64::MAX)),
+        ]);
     };
     for (a, b) in unfused.plan.entries.iter().zip(&compiled.plan.entries) {
         let (sa, sb) = (Summary::of(a), Summary::of(b));

@@ -26,8 +26,18 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let pool = setup::pool(args.threads.threads)?;
     let settings = Settings { options, tier, ids, rows: args.rows, seed: args.seed };
     let differences = verify(&model, &settings, &pool)?;
-    let columns =
-        ["entry", "output", "found", "expected", "relative error", "allowed", "largest difference", "at", "verdict"];
+    let columns = [
+        "entry",
+        "output",
+        "found",
+        "expected",
+        "relative error",
+        "allowed",
+        "largest difference",
+        "at",
+        "NaN or ∞",
+        "verdict",
+    ];
     let mut table = Table::new(&columns);
     let scientific = |x: f64| match args.format {
         TableFormat::Md => json!(format!("{x:.2e}")),
@@ -43,12 +53,17 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
             scientific(d.tolerance),
             scientific(d.largest),
             json!(d.at),
+            json!(d.not_finite),
             json!(if d.agrees() { "agrees" } else { "DIFFERS" }),
         ]);
     }
     output::print(&table.render(args.format))?;
     match differences.iter().find(|d| !d.agrees()) {
         None => Ok(ExitCode::SUCCESS),
+        Some(d) if d.values > 0 && d.not_finite == d.values => Err(failure(format!(
+            "entry {}, output {:?}: all {} values are NaN or infinite, so nothing was compared: look at the weights and inputs",
+            d.entry, d.output, d.values
+        ))),
         Some(d) => Err(failure(format!(
             "{} code differs from the {} in entry {}, output {:?}: relative error {:.2e}, allowed {:.0e}, largest at {}",
             d.found, d.expected, d.entry, d.output, d.relative, d.tolerance, d.at
