@@ -38,10 +38,7 @@ impl<'a> Memory<'a> {
                 Op::Input { name, .. } => {
                     let at = inputs.iter().position(|p| p.name == *name);
                     Operand::Input(at.ok_or_else(|| {
-                        CodegenError::Plan(format!(
-                            "entry `{}` has an input `{name}` that the graph lacks",
-                            plan.name
-                        ))
+                        CodegenError::Plan(format!("entry `{}` has an input `{name}` that the graph lacks", plan.name))
                     })?)
                 }
                 _ => continue,

@@ -103,9 +103,7 @@ fn compare(found: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
     let scale = wanted.iter().filter(|w| w.is_finite()).fold(0f64, |m, w| m.max(w.abs()));
     for (i, (&f, &w)) in found.iter().zip(wanted).enumerate() {
         let f = f64::from(f);
-        let same = f == w
-            || f.is_nan() && w.is_nan()
-            || w.is_finite() && (f - w).abs() <= tolerance * (scale + 1e-3);
+        let same = f == w || f.is_nan() && w.is_nan() || w.is_finite() && (f - w).abs() <= tolerance * (scale + 1e-3);
         let overflow = w.abs() > f64::from(f32::MAX) && f.is_infinite();
         assert!(same || overflow, "{what}: element {i} is {f}, expected {w}");
     }
