@@ -3,8 +3,9 @@
 use llamac::compile::{compile, pack_weights, session};
 use llamac::model::{Model, Sizes};
 use llamac_passes::Options;
+use llamac_runtime::sample::argmax;
 use llamac_runtime::text::Tokenizer;
-use llamac_runtime::{Generator, Pool, Tier, argmax, machine};
+use llamac_runtime::{Generator, Pool, Tier, machine};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,10 +21,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_file(&path.join("tokenizer.json"), generator.vocab())?;
     let prompt = tokenizer.encode("ROMEO:", true)?;
     let mut text = tokenizer.stream(&prompt)?;
-    let mut next = argmax(generator.prefill(0, &prompt)?) as u32;
+    let mut next = argmax(generator.prefill(0, &prompt)?);
     for _ in 0..40 {
         print!("{}", text.push(next)?);
-        next = argmax(generator.decode(&[(0, next)])?.data) as u32;
+        next = argmax(generator.decode(&[(0, next)])?.data);
     }
     println!("{}", text.finish()?);
     Ok(())

@@ -68,8 +68,7 @@ pub fn run_passes(
 /// # Errors
 /// A graph that has no plan.
 pub fn plan(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
-    let parts = llamac_passes::plan::Options { schedule: options.enables("schedule"), plan: options.enables("plan") };
-    Ok(plan_with(graph, parts)?)
+    Ok(plan_with(graph, options.plan())?)
 }
 
 /// Takes a graph through all passes to machine code for this CPU. Listings of the machine code take time: `listings` says
@@ -80,13 +79,8 @@ pub fn plan(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
 pub fn compile(mut graph: Graph, options: &Options, listings: bool) -> Result<Compiled, CompileError> {
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
-<<<<<<< HEAD
     let plan = plan(&graph, options)?;
-    let code = llamac_codegen::compile(&plan, &code_options(options, listings))?;
-=======
-    let plan = plan_with(&graph, options.plan())?;
-    let code = llamac_codegen::compile(&graph, &plan, &code_options(options))?;
->>>>>>> goldens
+    let code = llamac_codegen::compile(&graph, &plan, &code_options(options, listings))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 

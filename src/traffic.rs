@@ -19,7 +19,11 @@ fn is_gemm(graph: &Graph, inst: Inst) -> bool {
 }
 
 fn step(graph: &Graph, inst: Inst, sizes: &Sizes) -> usize {
-    let operands = graph.operands(inst).iter().map(|&v| read(graph, v, sizes));
+    let operands = graph.operands(inst).iter().enumerate().map(|(i, &v)| match graph.op(inst) {
+        // Of a table only the rows that are looked up.
+        Op::Gather if i == 0 => size(graph, graph.result(inst), sizes),
+        _ => read(graph, v, sizes),
+    });
     let results = graph.results(inst).iter().enumerate().map(|(i, &v)| match graph.op(inst) {
         Op::StateWrite => size(graph, graph.operands(inst)[1], sizes),
         Op::Fusion(f) => match written_rows(f, i) {

@@ -60,3 +60,33 @@ impl Drop for JitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_where_nothing_can_write() {
+        let code = JitCode::map([[0xc3u8].as_slice(), &[0x90, 0xc3]]).unwrap();
+        assert_eq!(code.addresses().len(), 2);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        for line in maps.lines() {
+            let mut fields = line.split_whitespace();
+            let (Some(range), Some(rights)) = (fields.next(), fields.next()) else { continue };
+            assert!(!(rights.contains('w') && rights.contains('x')), "{line}");
+            let Some((begin, end)) = range.split_once('-') else { continue };
+            let bound = |hex| usize::from_str_radix(hex, 16).unwrap_or(0);
+            for &address in code.addresses() {
+                if (bound(begin)..bound(end)).contains(&(address as usize)) {
+                    assert!(rights.starts_with("r-x"), "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_start_on_cache_lines() {
+        let code = JitCode::map([[0xc3u8].as_slice(), &[0xc3]]).unwrap();
+        assert!(code.addresses().iter().all(|&a| (a as usize).is_multiple_of(64)));
+    }
+}

@@ -2,10 +2,13 @@
 
 mod support;
 
+use llamac_codegen::{Options, Target};
 use llamac_formats::Sizes;
 use llamac_ir::parse;
-use support::graphs;
-use support::random::{agree_as_is, agree_with_all};
+use llamac_passes::FusionSet;
+use support::random::{agree, agree_as_is, agree_with_all};
+use support::source::Source;
+use support::{Machine, graphs};
 
 const STEPS: &[Sizes] = &[
     Sizes { rows: 1, outputs: 1, tokens: 1 },
@@ -320,4 +323,112 @@ fn random_graphs() {
         let graph = graphs::random(seed, 6 + (seed as usize % 5) * 6);
         agree_with_all(&graph, &[sizes(1, 1), sizes(6, 9), sizes(3, 4)], seed);
     }
+}
+
+#[test]
+fn targets_agree_with_the_interpreter_and_need_nothing_outside() {
+    let sizes = |rows, tokens| Sizes { rows, outputs: 1, tokens };
+    for seed in 100..108 {
+        let graph = graphs::random(seed, 20);
+        let source = Source::of(&graph, seed);
+        for target in Target::ALL {
+            // Relocations are errors of compilation, whether the machine can run the code or not.
+            let options = Options { target, ..Options::default() };
+            let compiled = support::build(&graph, FusionSet::All, &options);
+            if matches!(target, Target::Native | Target::X86V2) {
+                let mut machine = Machine::new(compiled, &source);
+                agree(&graph, &mut machine, &source, &[sizes(1, 1), sizes(5, 6)], seed, target.name());
+            }
+        }
+    }
+}
+
+/// A stack of normalised gated layers.
+fn layers(count: usize) -> llamac_ir::Graph {
+    let mut body = String::from(
+        "%x0: f32[S, 32] = input \"x\"\n%one: f32[] = const 1.0\n%ones: f32[S, 48] = broadcast %one axes=[]\n",
+    );
+    for i in 0..count {
+        let next = i + 1;
+        body += &format!(
+            r#"%xx{i}: f32[S, 32] = mul %x{i}, %x{i}
+               %ss{i}: f32[S] = reduce sum %xx{i} axis=1
+               %r{i}: f32[S] = rsqrt %ss{i}
+               %rs{i}: f32[S, 32] = broadcast %r{i} axes=[0]
+               %n{i}: f32[S, 32] = mul %x{i}, %rs{i}
+               %w{i}: bf16[48, 32] = weight "{i}.gate"
+               %v{i}: bf16[48, 32] = weight "{i}.up"
+               %d{i}: bf16[32, 48] = weight "{i}.down"
+               %g{i}: f32[S, 48] = dot %n{i}, %w{i} contract=[1]x[1]
+               %h{i}: f32[S, 48] = dot %n{i}, %v{i} contract=[1]x[1]
+               %ng{i}: f32[S, 48] = neg %g{i}
+               %eg{i}: f32[S, 48] = exp %ng{i}
+               %pe{i}: f32[S, 48] = add %ones, %eg{i}
+               %si{i}: f32[S, 48] = div %g{i}, %pe{i}
+               %m{i}: f32[S, 48] = mul %si{i}, %h{i}
+               %y{i}: f32[S, 32] = dot %m{i}, %d{i} contract=[1]x[1]
+               %x{next}: f32[S, 32] = add %x{i}, %y{i}
+            "#
+        );
+    }
+    graph(&format!("{body}\nreturn \"y\" = %x{count}"))
+}
+
+#[test]
+fn kernels_do_not_grow_with_layers_nor_entries() {
+    for &fusion in FusionSet::ALL {
+        let kernels = |count| support::build(&layers(count), fusion, &Options::default()).stats.kernels;
+        assert_eq!(kernels(2), kernels(7), "{fusion}");
+    }
+    let all = support::build(&layers(3), FusionSet::All, &Options::default());
+    assert_eq!(all.program.entries.len(), 2);
+    let names: Vec<&str> = all.program.kernels.iter().map(|k| k.name.as_str()).collect();
+    assert_eq!(names.len(), 3, "one kernel for each kind of step, for both entries: {names:?}");
+}
+
+#[test]
+fn the_same_plan_gives_the_same_bytes() {
+    let build = || support::build(&layers(2), FusionSet::All, &Options::default());
+    let (a, b) = (build(), build());
+    assert_eq!(a.code, b.code);
+    assert_eq!(a.program, b.program);
+}
+
+#[test]
+fn listings_are_there_if_asked_for() {
+    let options = Options { listings: true, ..Options::default() };
+    let compiled = support::build(&layers(1), FusionSet::All, &options);
+    for l in &compiled.listings {
+        assert!(l.loops.starts_with("kernel ("), "{}", l.loops);
+        assert!(l.clif.starts_with("function "), "{}", l.clif);
+        assert!(l.asm.contains("ret"), "{}", l.asm);
+    }
+}
+
+#[test]
+fn too_deep_a_region_is_refused_in_words() {
+    let mut region = String::from("%0: f32[S, 4] = param 0\n");
+    for i in 1..3000 {
+        region += &format!("%{i}: f32[S, 4] = neg %{}\n", i - 1);
+    }
+    let g = graph(&format!(
+        "%x: f32[S, 4] = input \"x\"\n%y: f32[S, 4] = fusion rows \"deep\" (%x) {{\n{region}yield %2999\n}}\nreturn \"y\" = %y"
+    ));
+    let mut g = g;
+    llamac_passes::layout::run(&mut g).unwrap();
+    let plan = llamac_passes::plan::plan(&g).unwrap();
+    let error = llamac_codegen::compile(&plan, &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("deep") && error.contains("smaller region"), "{error}");
+}
+
+#[test]
+fn long_chains_of_views_are_read_through() {
+    let mut body = String::from("%v0: f32[S, 6, 4] = input \"x\"\n");
+    for i in 0..4000 {
+        let (from, to) = if i % 2 == 0 { ("6, 4", "4, 6") } else { ("4, 6", "6, 4") };
+        assert_ne!(from, to);
+        body += &format!("%v{}: f32[S, {to}] = transpose %v{i} perm=[0, 2, 1]\n", i + 1);
+    }
+    let g = graph(&format!("{body}%y: f32[S, 6, 4] = neg %v4000\nreturn \"y\" = %y"));
+    agree_as_is(&g, STEPS, 12);
 }

@@ -20,10 +20,9 @@ const MAGIC: f32 = 12_582_912.0;
 const EXP_LOW: f32 = -104.0;
 const EXP_HIGH: f32 = 89.0;
 /// (eʳ − 1 − r) / r² on |r| ≤ ln 2 / 2, highest power first (Cephes).
-const EXP_POLY: [f32; 6] =
-    [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+const EXP_POLY: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 /// (tanh x − x) / x³ in x², on |x| < 0.625, highest power first (Cephes).
-const TANH_POLY: [f32; 5] = [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1];
+const TANH_POLY: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
 
 impl Emit<'_, '_> {
     /// A function of one operand.

@@ -2,7 +2,7 @@
 
 use super::affine::{Affine, Var};
 use super::build::Build;
-use super::expand::{Key, Node, expand, resolve};
+use super::expand::{Key, Node, resolve};
 use crate::error::Result;
 use llamac_formats::Extent;
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ impl Build<'_> {
             if !seen.insert(key.clone()) {
                 continue;
             }
-            let node = expand(self.closed, &self.ranges, &key)?;
+            let node = self.expand(&key)?;
             if !f(self, &key, &node) {
                 continue;
             }

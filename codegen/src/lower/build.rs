@@ -9,6 +9,12 @@ use llamac_formats::{DType, Extent};
 use llamac_ir::{CompareOp, Scalar, Value};
 use std::collections::HashMap;
 
+/// How deep elements may be made of elements: what the stack of a thread holds easily.
+const DEEPEST: usize = 400;
+
+/// How many elements are looked at for one kernel, at most.
+const MOST_ELEMENTS: usize = 1 << 18;
+
 /// What a kernel's buffer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operand {
@@ -68,6 +74,8 @@ pub struct Build<'a> {
     vars: HashMap<Var, Reg>,
     scalar_of: HashMap<Var, Var>,
     next_var: Var,
+    nesting: usize,
+    budget: usize,
     /// One analysis variable per extent, so that sweeps over equal rows name their elements alike.
     sweeps: HashMap<Extent, Var>,
 }
@@ -88,6 +96,8 @@ impl<'a> Build<'a> {
             vars: HashMap::new(),
             scalar_of: HashMap::new(),
             next_var: 0,
+            nesting: 0,
+            budget: MOST_ELEMENTS,
             sweeps: HashMap::new(),
         }
     }
@@ -153,6 +163,30 @@ impl<'a> Build<'a> {
             i.each_var(&mut |v| row &= self.vars.get(&v).is_some_and(|r| self.depths[r.0 as usize] == 0));
         }
         row
+    }
+
+    /// What a resolved element is made of.
+    pub fn expand(&mut self, key: &Key) -> Result<Node> {
+        self.budget = self.budget.checked_sub(1).ok_or_else(|| {
+            let what = format!("one kernel would be made of more than {MOST_ELEMENTS} elements; use a smaller region");
+            CodegenError::Region { at: self.closed.at.clone(), what }
+        })?;
+        expand(self.closed, &self.ranges, key)
+    }
+
+    /// Goes one step deeper.
+    pub fn enter(&mut self) -> Result<()> {
+        self.nesting += 1;
+        if self.nesting > DEEPEST {
+            let what = format!("its operations nest more than {DEEPEST} deep; use a smaller region");
+            return Err(CodegenError::Region { at: self.closed.at.clone(), what });
+        }
+        Ok(())
+    }
+
+    /// Comes back.
+    pub fn leave(&mut self) {
+        self.nesting -= 1;
     }
 
     /// Gives a variable its register.
@@ -306,13 +340,15 @@ impl<'a> Build<'a> {
         if let Some(&reg) = self.scopes[depth].elements.get(&key) {
             return Ok(reg);
         }
+        self.enter()?;
         let reg = match self.reload(&key, depth)? {
             Some(reg) => reg,
             None => {
-                let node = expand(self.closed, &self.ranges, &key)?;
+                let node = self.expand(&key)?;
                 self.node(&key, node, depth)?
             }
         };
+        self.leave();
         self.scopes[depth].elements.insert(key, reg);
         Ok(reg)
     }

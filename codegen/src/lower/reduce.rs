@@ -2,7 +2,7 @@
 
 use super::affine::Affine;
 use super::build::{Build, Kept};
-use super::expand::{ElementOp, Key, Node, expand};
+use super::expand::{ElementOp, Key, Node};
 use crate::error::{CodegenError, Result};
 use crate::loops::{Carried, Expr, Index, Kind, LANES, Place, Reg, Ty};
 use llamac_formats::{DType, Extent};
@@ -103,7 +103,7 @@ impl Build<'_> {
         let mut all = vec![];
         let mut extent = Extent::ONE;
         for key in keys {
-            let Node::Reduce { op, axis, operand, index } = expand(self.closed, &self.ranges, key)? else {
+            let Node::Reduce { op, axis, operand, index } = self.expand(key)? else {
                 return Err(CodegenError::Plan(format!("{} is no reduction", key.0)));
             };
             let ty = self.closed.graph.ty(operand);

@@ -69,29 +69,41 @@ impl Closed {
         }
     }
 
+    /// Brings a value in: as a param, or with the views and constants that make it. Without recursion: a chain of views may
+    /// be as long as the text that it was read from.
     fn import(&mut self, outer: &Graph, value: Value, seen: &mut HashMap<Value, Value>) -> Value {
-        if let Some(&v) = seen.get(&value) {
-            return v;
+        let mut stack = vec![value];
+        while let Some(&value) = stack.last() {
+            let inst = outer.def(value);
+            if seen.contains_key(&value) {
+                stack.pop();
+            } else if in_memory(outer, value) {
+                self.import_param(outer, value, seen);
+            } else {
+                let operands = outer.operands(inst);
+                let waiting = stack.len();
+                stack.extend(operands.iter().copied().filter(|v| !seen.contains_key(v)));
+                if stack.len() == waiting {
+                    let operands = operands.iter().map(|v| seen[v]).collect();
+                    self.append(outer, inst, operands, seen);
+                }
+            }
         }
-        if in_memory(outer, value) {
-            let index = self.params.len();
-            self.params.push(value);
-            self.limits.push(match outer.def_op(value) {
-                Op::Input { limit, .. } => *limit,
-                _ => None,
-            });
-            self.interleaved.push(match outer.def_op(value) {
-                Op::Weight(Recipe::InterleavePanels(parts)) => parts.len().max(1),
-                _ => 1,
-            });
-            let param = self.graph.append(Op::Param { index }, vec![], vec![outer.ty(value).clone()], "");
-            let v = self.graph.result(param);
-            seen.insert(value, v);
-            return v;
-        }
-        let inst = outer.def(value);
-        let operands = outer.operands(inst).iter().map(|&v| self.import(outer, v, seen)).collect();
-        self.append(outer, inst, operands, seen);
         seen[&value]
+    }
+
+    fn import_param(&mut self, outer: &Graph, value: Value, seen: &mut HashMap<Value, Value>) {
+        let index = self.params.len();
+        self.params.push(value);
+        self.limits.push(match outer.def_op(value) {
+            Op::Input { limit, .. } => *limit,
+            _ => None,
+        });
+        self.interleaved.push(match outer.def_op(value) {
+            Op::Weight(Recipe::InterleavePanels(parts)) => parts.len().max(1),
+            _ => 1,
+        });
+        let param = self.graph.append(Op::Param { index }, vec![], vec![outer.ty(value).clone()], "");
+        seen.insert(value, self.graph.result(param));
     }
 }

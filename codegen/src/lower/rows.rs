@@ -4,13 +4,17 @@ use super::Lowered;
 use super::affine::{Affine, Var};
 use super::analyse::inserted;
 use super::build::{Build, Kept, Operand};
-use super::expand::{Key, Node, extents, fetch};
+use super::expand::{Key, Node, extents, fetch, resolve};
 use super::reduce::{Keep, stages};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
 use crate::loops::{Expr, Index, Kernel, Kind, LANES, Reg, Space, Ty};
 use llamac_formats::Extent;
 use llamac_ir::{Op, Type, Value};
+use std::collections::HashSet;
+
+/// How often the body of a sweep is written out for the parts of concats, at most.
+const MOST_BODIES: usize = 32;
 
 /// A result of the step, as elements to store.
 struct Sink {
@@ -268,24 +272,22 @@ fn candidates(b: &mut Build<'_>, sweeps: &[Sweep]) -> Result<Vec<(usize, Kept)>>
     let mut found = vec![];
     for (at, sweep) in sweeps.iter().enumerate() {
         let var = b.sweep_var(sweep.extent, &[]);
-        let mut keys = vec![];
+        let mut applied: Vec<(Key, bool, Vec<Key>)> = vec![];
         b.visit(&sweep.roots, &mut |b, key, node| {
-            if matches!(node, Node::Reduce { index, .. } if b.is_row_level(index)) {
-                return false;
+            if let Node::Apply(op, args) = node {
+                let args = args.iter().map(|a| resolve(b.closed, &b.ranges, a)).collect();
+                applied.push((key.clone(), op.is_heavy(), args));
             }
-            if matches!(node, Node::Apply(..)) {
-                keys.push(key.clone());
-            }
-            true
+            !matches!(node, Node::Reduce { index, .. } if b.is_row_level(index))
         })?;
-        for key in keys {
-            let mut heavy = false;
-            b.visit(std::slice::from_ref(&key), &mut |b, _, node| {
-                if let Node::Apply(op, _) = node {
-                    heavy |= op.is_heavy();
-                }
-                !matches!(node, Node::Reduce { index, .. } if b.is_row_level(index))
-            })?;
+        // An element made of a heavy one is heavy. Operands come before what they make.
+        applied.sort_by_key(|(key, ..)| key.0);
+        let mut heavy_ones: HashSet<Key> = HashSet::new();
+        for (key, own, args) in applied {
+            let heavy = own || args.iter().any(|a| heavy_ones.contains(a));
+            if heavy {
+                heavy_ones.insert(key.clone());
+            }
             let row = Affine::var(var);
             let along: Vec<usize> = (0..key.1.len()).filter(|&i| key.1[i].uses(var)).collect();
             if let (true, &[position]) = (heavy, along.as_slice())
@@ -301,6 +303,7 @@ fn candidates(b: &mut Build<'_>, sweeps: &[Sweep]) -> Result<Vec<(usize, Kept)>>
 
 /// Collects the row's reductions that `roots` need; returns one more than their highest level.
 fn levels(b: &mut Build<'_>, roots: &[Key], sweeps: &mut Vec<Sweep>) -> Result<usize> {
+    b.enter()?;
     let mut needed: Vec<(Key, Vec<Affine>, usize, Value)> = vec![];
     b.visit(roots, &mut |b, key, node| match node {
         Node::Reduce { axis, operand, index, .. } if b.is_row_level(index) => {
@@ -328,6 +331,7 @@ fn levels(b: &mut Build<'_>, roots: &[Key], sweeps: &mut Vec<Sweep>) -> Result<u
             None => sweeps.push(Sweep { extent, roots: vec![root], reductions: vec![key], level }),
         }
     }
+    b.leave();
     Ok(next)
 }
 
@@ -365,7 +369,8 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
         return Ok(1);
     };
     let mut axes: Vec<Vec<(i64, Extent)>> = vec![vec![(0, Extent::ONE)]; dims.len()];
-    for &axis in &wide {
+    let mut bodies = 1;
+    for &axis in wide.iter().rev() {
         let others: Vec<Affine> = (0..dims.len())
             .map(|i| if dims[i] == Extent::ONE { Affine::default() } else { Affine::var(b.var(lens[i])) })
             .collect();
@@ -375,6 +380,12 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             let index = index_of(&inner);
             members.iter().map(|&m| (sinks[m].value, index.clone())).collect()
         })?;
+        // Every combination of pieces is a body of its own.
+        bodies *= axes[axis].len();
+        if bodies > MOST_BODIES {
+            bodies /= axes[axis].len();
+            axes[axis] = vec![(0, lens[axis])];
+        }
     }
     for (shape, pieces) in joint(&axes) {
         let mut vars: Vec<Option<Var>> = vec![None; dims.len()];
