@@ -1,9 +1,11 @@
 //! llamac as a library: open a model, compile it, run it.
 //!
 //! [`model::Model::open`] reads a description, [`compile::compile`] takes its graph through the passes to a program, and
-//! [`compile::Compiled::session`] packs the weights and gives a session that runs it. [`verify`] compares what runs with the
+//! [`compile::Compiled::session`] packs the weights and gives a session that runs it; [`artifact::write`] puts it
+//! into a file instead. [`verify`] compares what runs with the
 //! reference interpreter. The command line (`src/cli`) only parses options and prints.
 
+pub mod artifact;
 pub mod compile;
 pub mod model;
 pub mod traffic;

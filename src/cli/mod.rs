@@ -1,15 +1,16 @@
 //! The command line: options, printing, exit status. One file per subcommand.
 
 mod args;
+mod artifact;
 mod bench;
+mod compile;
 mod explain;
 
-mod ids;
+mod inspect;
 mod ir;
 
 mod logits;
 mod npy;
-mod output;
 mod progress;
 mod run;
 mod setup;
@@ -23,23 +24,8 @@ use clap::Parser;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// An error as it is shown: one sentence (a parse error has its lines).
-#[derive(Debug)]
-pub struct Failure(String);
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure(error.to_string())
-    }
-}
-
-/// A failure of the command's own.
-pub fn failure(message: impl Into<String>) -> Failure {
-    Failure(message.into())
-}
-
-/// The result of a subcommand.
-pub type Result<T, E = Failure> = std::result::Result<T, E>;
+pub use llamac_runner::{Failure, Result, failure};
+use llamac_runner::{ids, output};
 
 /// Tells the user something that is no error.
 pub fn warn(message: impl Display) {
@@ -48,8 +34,14 @@ pub fn warn(message: impl Display) {
 
 /// Parses the command line, runs the subcommand, reports its error.
 pub fn main() -> ExitCode {
+    // An executable made with --emit exe where no runner was installed is llamac itself with an artifact behind it.
+    if llamac_runtime::Program::carried().is_some() {
+        return llamac_runner::artifact::main();
+    }
     let cli = Cli::parse();
     let done = match cli.command {
+        Command::Compile(args) => compile::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Logits(args) => logits::run(&args),
 
