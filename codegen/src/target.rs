@@ -95,6 +95,7 @@ pub fn needs(isa: &dyn isa::TargetIsa) -> Needs {
         .filter_map(|f| f.name.strip_prefix("has_"))
         .map(|name| match name {
             "sse41" => "sse4.1".to_owned(),
+            "avx_vnni" => "avxvnni".to_owned(),
             "sse42" => "sse4.2".to_owned(),
             other => other.to_owned(),
         })
