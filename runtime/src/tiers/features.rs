@@ -48,7 +48,9 @@ fn detected() -> BTreeSet<String> {
         "avx512dq",
         "avx512vl",
         "avx512bitalg",
-        "avx512vbmi"
+        "avx512vbmi",
+        "avx512vnni",
+        "avxvnni"
     );
     all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
 }
