@@ -354,7 +354,8 @@ fn killed_compiles_leave_the_old_file_and_the_next_one_cleans_up() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bard.llamac");
     fs::write(&file, "old").unwrap();
-    let args = ["compile", text(&bard()), "-o", text(&file)];
+    let b = bard();
+    let args = ["compile", text(&b), "-o", text(&file)];
     for ms in [0, 3, 6, 10, 15, 20, 30, 45] {
         let mut child = bounded().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(ms));
@@ -389,9 +390,11 @@ fn outputs_that_cannot_be() {
     let graph = dir.path().join("mlp.lir");
     fs::copy(root().join("examples/mlp.lir"), &graph).unwrap();
     llamac(["compile", text(&graph), "-o", text(&graph)]).refuses(&["part of the model"]);
-    llamac(["compile", text(&graph), "-o", text(&dir.path().join("mlp"))]).refuses(&["without weights"]);
+    let compiled = dir.path().join("mlp");
+    llamac(["compile", text(&graph), "-o", text(&compiled)]).refuses(&["without weights"]);
     llamac(["compile", text(&b), "-o", "x", "--target", "pdp-11"]).refuses(&["--target", "pdp-11", "x86-64-v3"]);
-    llamac(["inspect", text(&dir.path().join("none"))]).refuses(&["cannot be read"]);
+    let none = dir.path().join("none");
+    llamac(["inspect", text(&none)]).refuses(&["cannot be read"]);
     llamac(["inspect", text(&graph)]).refuses(&["no llamac artifact"]);
 }
 
