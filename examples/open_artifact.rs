@@ -1,8 +1,8 @@
 //! llamac's runtime as a library: open an artifact and use its session. Make one first:
 //! `llamac compile examples/models/bard -o bard.llamac --slots 2`.
 
-use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::Program;
+use llamac_runtime::sample::{Sampler, SamplingParams};
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -10,7 +10,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let program = Program::open(path)?;
     let tokenizer = program.tokenizer()?.ok_or("the artifact has no tokenizer")?;
     let mut session = program.session()?;
-    let mut sampler = Sampler::new(SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 7 }, session.vocab())?;
+    let mut sampler =
+        Sampler::new(SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 7 }, session.vocab())?;
 
     let prompt = tokenizer.encode("ROMEO:", true)?;
     let first = sampler.sample(session.prefill(0, &prompt)?);

@@ -172,7 +172,10 @@ fn an_executable_runs_by_itself() {
     let file = dir.path().join("bard");
     llamac(["compile", text(&bard()), "-o", text(&file), "--emit", "exe"]).ok();
     let run = |args: &[&str]| finished(&Command::new(&file).args(args).env_clear().output().unwrap()).ok();
-    assert_eq!(run(&["ROMEO:", "-n", "16", "--seed", "5"]), llamac(["run", text(&bard()), "ROMEO:", "-n", "16", "--seed", "5"]).ok());
+    assert_eq!(
+        run(&["ROMEO:", "-n", "16", "--seed", "5"]),
+        llamac(["run", text(&bard()), "ROMEO:", "-n", "16", "--seed", "5"]).ok()
+    );
     let info: Value = serde_json::from_str(&run(&["--info"])).unwrap();
     assert_eq!(info["manifest"]["name"], "bard");
     // What carries an artifact can be named where one can.
@@ -183,7 +186,8 @@ fn an_executable_runs_by_itself() {
 fn truncated_files_are_refused() {
     let (dir, file) = small();
     let bytes = fs::read(&file).unwrap();
-    let mut lengths: Vec<usize> = header(&bytes).sections.iter().flat_map(|s| [s.offset, s.offset + s.bytes]).map(|n| n as usize).collect();
+    let mut lengths: Vec<usize> =
+        header(&bytes).sections.iter().flat_map(|s| [s.offset, s.offset + s.bytes]).map(|n| n as usize).collect();
     lengths.retain(|n| *n < bytes.len());
     let mut random = Random(1);
     lengths.extend((0..100).map(|_| random.below(bytes.len())));

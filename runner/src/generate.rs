@@ -328,8 +328,10 @@ impl Timings {
             rate(steps, g.time)
         );
         if full {
-            eprintln!("warning: the context of {} tokens is full; -c raises it if the model allows it", generator.context());
+            eprintln!(
+                "warning: the context of {} tokens is full; -c raises it if the model allows it",
+                generator.context()
+            );
         }
     }
 }
-

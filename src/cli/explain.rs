@@ -17,7 +17,8 @@ use std::process::ExitCode;
 /// Prints passes, ledger, recipes, plan, and what fusion saved.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     if let Some(path) = artifact::path(&args.model) {
-        let what = "the passes' ledger and an unfused build to compare with (`llamac inspect` shows the plan and the weights)";
+        let what =
+            "the passes' ledger and an unfused build to compare with (`llamac inspect` shows the plan and the weights)";
         return Err(artifact::lacks(&path, "explain", what));
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
@@ -153,13 +154,7 @@ fn saved(compiled: &Compiled, unfused: &Compiled) -> Table {
     let columns = ["entry", "what", "unfused", "this build", "saved"];
     let mut table = Table::new(&columns);
     let mut line = |entry: &str, what: &str, before: usize, after: usize| {
-        table.row(vec![
-            json!(entry),
-            json!(what),
-            json!(before),
-            json!(after),
-            json!(before as i64 - after as i64),
-        ]);
+        table.row(vec![json!(entry), json!(what), json!(before), json!(after), json!(before as i64 - after as i64)]);
     };
     for (a, b) in unfused.plan.entries.iter().zip(&compiled.plan.entries) {
         let (sa, sb) = (Summary::of(a), Summary::of(b));
@@ -190,9 +185,9 @@ fn object(compiled: &Compiled, unfused: &Compiled) -> Value {
             let buffers: Vec<Value> = e
                 .buffers
                 .iter()
-                .map(|b| {
-                    json!({"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last})
-                })
+                .map(
+                    |b| json!({"name": b.name, "offset": b.offset, "bytes": b.bytes, "first": b.first, "last": b.last}),
+                )
                 .collect();
             json!({
                 "name": e.name,

@@ -3,10 +3,10 @@
 use super::args::{IrArgs, Stage};
 use super::{Result, artifact, failure, output, setup};
 use llamac::compile::{self, Compiled};
-use llamac_ir::derived::dot_text;
-use llamac_ir::print::print;
 use llamac_codegen::Listing;
 use llamac_ir::Graph;
+use llamac_ir::derived::dot_text;
+use llamac_ir::print::print;
 use llamac_passes::manager::When;
 use llamac_passes::pipeline::{self, PIPELINE, Stage as PassStage};
 use llamac_passes::plan::Plan;
@@ -116,11 +116,14 @@ fn stage_of(
 
 /// Every kernel in one form.
 fn listing(compiled: &Compiled, stage: Stage) -> String {
-    listing_text(compiled, match stage {
-        Stage::Clif => |k| &k.clif,
-        Stage::Asm => |k| &k.asm,
-        _ => |k| &k.loops,
-    })
+    listing_text(
+        compiled,
+        match stage {
+            Stage::Clif => |k| &k.clif,
+            Stage::Asm => |k| &k.asm,
+            _ => |k| &k.loops,
+        },
+    )
 }
 
 /// Every kernel in the form that is picked.

@@ -21,8 +21,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 
     let start = Instant::now();
     if let Some(program) = artifact::opened(&args.model, &args.compile, &[args.fusion.fusion])? {
-        let (code, profile) =
-            llamac_runner::artifact::run(&program, given, &args.generate, &args.threads, start)?;
+        let (code, profile) = llamac_runner::artifact::run(&program, given, &args.generate, &args.threads, start)?;
         show(profile);
         return Ok(code);
     }
@@ -38,12 +37,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 
     let Ready { compiled, session, load } = setup::ready(&model, &options, &args.threads)?;
     let mut generator = setup::generator(&model, session)?;
-    let source = Source {
-        tokenizer: tokenizer.as_ref(),
-        eos: model.eos(),
-        load: opened + load,
-        compile: Some(compiled.time),
-    };
+    let source =
+        Source { tokenizer: tokenizer.as_ref(), eos: model.eos(), load: opened + load, compile: Some(compiled.time) };
     let (code, profile) = generate(&mut generator, &prompt, &args.generate, &source)?;
     show(profile);
     Ok(code)

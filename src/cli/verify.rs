@@ -14,7 +14,8 @@ const OUTPUTS: usize = 16;
 pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let ids = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
     if let Some(path) = artifact::path(&args.model) {
-        let what = "the model's tensors as they were before packing (`llamac inspect --verify` checks the bytes of the file)";
+        let what =
+            "the model's tensors as they were before packing (`llamac inspect --verify` checks the bytes of the file)";
         return Err(artifact::lacks(&path, "verify", what));
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
