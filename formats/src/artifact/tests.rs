@@ -50,7 +50,7 @@ fn section_tables_must_be_in_order_and_within_the_file() {
     refused(&|h| h.sections[5].bytes = u64::MAX, "the file");
     refused(&|h| h.sections.swap(0, 1), "wrong place");
     refused(&|h| h.sections[1].kind = SectionKind::Manifest, "twice");
-    refused(&|h| drop(h.sections.remove(3)), "no section code");
+    refused(&|h| h.sections.truncate(3), "no section code");
     let mut h = header();
     h.sections.remove(4);
     assert_eq!(h.check_sections(), Ok(()), "a tokenizer may be absent");

@@ -78,7 +78,7 @@ pub enum ArtifactError {
         /// The file.
         path: PathBuf,
         /// What is wrong in the program.
-        error: LoadError,
+        error: Box<LoadError>,
     },
     /// No memory.
     #[error(transparent)]

@@ -127,7 +127,7 @@ impl Program {
         code::check(&program.kernels, code.len()).map_err(contents(SectionKind::Code))?;
         let mapped = MappedCode::new(code.as_slice(), &program.kernels)?;
         let executable = Executable::new(program, Arc::new(mapped), Arc::new(weights))
-            .map_err(|error| ArtifactError::Load { path: path.into(), error })?;
+            .map_err(|error| ArtifactError::Load { path: path.into(), error: Box::new(error) })?;
         Ok(Program {
             path: path.into(),
             header,
