@@ -1,7 +1,7 @@
 //! Compiled files: opened, checked, mapped, run.
 //!
 //! ```no_run
-//! use llamac_runtime::{Program, argmax};
+//! use llamac_runtime::{Program, sample::argmax};
 //!
 //! let program = Program::open("bard.llamac")?;
 //! let tokenizer = program.tokenizer()?.ok_or("it has no tokenizer")?;
