@@ -76,18 +76,31 @@ pub fn plan(graph: &Graph, options: &Options) -> Result<Plan, CompileError> {
 ///
 /// # Errors
 /// The pass, plan or kernel that failed.
-pub fn compile(mut graph: Graph, options: &Options, listings: bool) -> Result<Compiled, CompileError> {
+pub fn compile(graph: Graph, options: &Options, listings: bool) -> Result<Compiled, CompileError> {
+    compile_for(graph, options, Target::Native, listings)
+}
+
+/// The same for any target; only what is compiled for this CPU can run here.
+///
+/// # Errors
+/// As [`compile`], and a target that code cannot be generated for.
+pub fn compile_for(
+    mut graph: Graph,
+    options: &Options,
+    target: Target,
+    listings: bool,
+) -> Result<Compiled, CompileError> {
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
     let plan = plan(&graph, options)?;
-    let code = llamac_codegen::compile(&graph, &plan, &code_options(options, listings))?;
+    let code = llamac_codegen::compile(&graph, &plan, &code_options(options, target, listings))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
-/// Code for this CPU, and what the program says of itself.
-fn code_options(options: &Options, listings: bool) -> llamac_codegen::Options {
+/// What code is made, and what the program says of itself.
+fn code_options(options: &Options, target: Target, listings: bool) -> llamac_codegen::Options {
     llamac_codegen::Options {
-        target: Target::Native,
+        target,
         act: options.act.to_string(),
         kv: options.kv.to_string(),
         fusion: options.fusion.to_string(),

@@ -1,9 +1,11 @@
 //! llamac as a library: open a model, compile it, run it.
 //!
 //! [`model::Model::open`] reads a description, [`compile::compile`] takes its graph through the passes to a program,
-//! [`compile::pack_weights`] packs its weights, and [`compile::session`] opens a session that runs it. [`verify`] compares what runs with the
+//! [`compile::pack_weights`] packs its weights, and [`compile::session`] opens a session that runs it; [`artifact::write`]
+//! puts it into a file instead. [`verify`] compares what runs with the
 //! reference interpreter. The command line (`src/cli`) only parses options and prints.
 
+pub mod artifact;
 pub mod compile;
 pub mod model;
 pub mod traffic;

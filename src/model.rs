@@ -117,6 +117,9 @@ impl Model {
         if bytes.starts_with(b"GGUF") {
             return Err(found("a GGUF file".into()));
         }
+        if bytes.starts_with(&llamac_formats::artifact::MAGIC) {
+            return Err(found("an artifact, which `run`, `logits`, `ir` and `inspect` take".into()));
+        }
         if path.extension().is_some_and(|e| e == "json" || e == "safetensors") {
             let of = path.canonicalize().ok().and_then(|p| Some(p.parent()?.display().to_string()));
             return Err(found(format!("one file of a model: name its directory ({})", of.unwrap_or_default())));

@@ -410,8 +410,10 @@ fn a_text_graph_without_its_weights() {
 
 #[test]
 fn verify_makes_up_no_huge_inputs_and_proves_nothing_from_nan() {
-    graph("  %0: f32[S, 4294967296] = input \"x\"\n  %1: f32[S, 2] = slice %0 axis=1 start=3 len=2\n  return \"y\" = %1")
-        .refuses(&["\"x\""]);
+    graph(
+        "  %0: f32[S, 4294967296] = input \"x\"\n  %1: f32[S, 2] = slice %0 axis=1 start=3 len=2\n  return \"y\" = %1",
+    )
+    .refuses(&["\"x\""]);
     let m = llama2();
     m.tensor("model.norm.weight", |bytes| bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
     let run = llamac(["verify".as_ref(), m.path().as_os_str()]);

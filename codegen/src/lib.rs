@@ -4,8 +4,9 @@
 //! that needs a relocation.
 //!
 //! Data flows: plan → [`lower`] (regions to [`loops`]) → [`emit`] (CLIF, machine code) → [`program`] and code section, which
-//! [`jit`] maps executable; beside it [`pack`] fills the weight section from recipes.
+//! [`jit`] maps executable and [`artifact`] writes to a file; beside it [`pack`] fills the weight section from recipes.
 
+pub mod artifact;
 pub mod emit;
 pub mod error;
 pub mod jit;
@@ -15,6 +16,7 @@ pub mod pack;
 pub mod program;
 pub mod target;
 
+pub use artifact::{WriteError, write};
 pub use error::CodegenError;
 pub use jit::JitCode;
 pub use pack::{PackError, WeightPlan};

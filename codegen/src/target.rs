@@ -78,6 +78,32 @@ impl Target {
     }
 }
 
+/// What a machine must have to run code for a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The architecture, as Rust names it: `x86_64`.
+    pub architecture: String,
+    /// CPU features beyond the architecture's least, as Rust names them, sorted: `avx2`, `fma`, `sse4.1`, ….
+    pub features: Vec<String>,
+}
+
+/// What the instruction set that Cranelift generates for has beyond the architecture's least: all of it may be used.
+pub fn needs(isa: &dyn isa::TargetIsa) -> Needs {
+    let flags = isa.isa_flags();
+    let enabled = flags.iter().filter(|f| f.as_bool() == Some(true));
+    let mut features: Vec<String> = enabled
+        .filter_map(|f| f.name.strip_prefix("has_"))
+        .map(|name| match name {
+            "sse41" => "sse4.1".to_owned(),
+            "avx_vnni" => "avxvnni".to_owned(),
+            "sse42" => "sse4.2".to_owned(),
+            other => other.to_owned(),
+        })
+        .collect();
+    features.sort();
+    Needs { architecture: isa.triple().architecture.to_string(), features }
+}
+
 /// Whether the target multiplies and adds in one instruction.
 pub(crate) fn has_fma(isa: &dyn isa::TargetIsa) -> bool {
     let has = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));

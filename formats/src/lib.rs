@@ -5,6 +5,7 @@
 //! reads them; a change here is a change of the contract between the two.
 
 pub mod access;
+pub mod artifact;
 pub mod dtype;
 pub mod extent;
 pub mod panel;

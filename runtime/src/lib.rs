@@ -1,5 +1,7 @@
 //! The room that opens a program and runs it.
 //!
+//! [`artifact`] opens a compiled file: [`Program::open`] is where a program that uses this crate begins.
+//!
 //! A program (`llamac_formats::program::Program`), its machine code and its weights come in; [`program::Executable`]
 //! checks them once. A [`session::Session`] owns states, arena and scratch and runs steps: inputs are checked, the sizes
 //! S, R and T found, the first entry that holds them is resolved, and every thread of the [`pool::Pool`] walks its steps
@@ -11,6 +13,7 @@
 //! name an instruction set. What comes from a file or a caller is checked before any address is made of it; compiled
 //! kernels are trusted, as code must be.
 
+pub mod artifact;
 pub mod attention;
 pub mod dot;
 mod execute;
@@ -28,12 +31,13 @@ pub mod strided;
 pub mod text;
 pub mod tiers;
 
+pub use artifact::{ArtifactError, OpenOptions, Program};
 pub use memory::Region;
 pub use pool::{Pool, Worker};
 pub use profile::{ProfileRow, ProfileTable};
 pub use program::{Code, Executable, LoadError, OpenError};
 pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError};
-pub use tiers::Tier;
+pub use tiers::{Features, Tier};
 
 #[cfg(test)]
 mod testing;

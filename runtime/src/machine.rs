@@ -148,6 +148,15 @@ impl Kernel for Sum<'_> {
     }
 }
 
+/// Makes a write past the process's limit of file sizes an error that can be reported, where it would end the process.
+pub fn report_file_size_limit() {
+    #[cfg(unix)]
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

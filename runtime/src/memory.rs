@@ -1,6 +1,8 @@
-//! Memory from the system: zeroed, lazily committed, on huge pages where the system gives them.
+//! Memory from the system: zeroed, lazily committed, on huge pages where the system gives them; or a part of a file.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
 /// Alignment that every region has at least, bytes: a cache line.
@@ -22,7 +24,8 @@ pub struct MemoryError {
     pub source: io::Error,
 }
 
-/// An anonymous private mapping: zeroed, page-aligned, committed page by page as it is first written.
+/// An anonymous private mapping: zeroed, page-aligned, committed page by page as it is first written. Or a read-only
+/// mapping of a part of a file ([`Region::map_file`]), whose pages come in as they are first read.
 ///
 /// It owns its memory and frees it when dropped. Steps reach into it through raw pointers, so nothing may hold a slice
 /// of it while a step runs; `Session` sees to that by borrowing itself mutably for a step.
@@ -31,6 +34,10 @@ pub struct Region {
     base: NonNull<u8>,
     bytes: usize,
     mapped: usize,
+    /// Bytes before `base` in the mapping: what lies before the part of a file on its first page.
+    before: usize,
+    /// Whether it is memory of its own, which can be written.
+    own: bool,
 }
 
 // SAFETY: a region is plain memory that it alone owns; shared access is read-only, writing needs `&mut` or an unsafe
@@ -88,7 +95,57 @@ impl Region {
             unsafe { libc::madvise(base.cast(), mapped, libc::MADV_HUGEPAGE) };
         }
         let base = NonNull::new(base).ok_or_else(|| refuse(io::ErrorKind::OutOfMemory.into()))?;
-        Ok(Region { base, bytes, mapped })
+        Ok(Region { base, bytes, mapped, before: 0, own: true })
+    }
+
+    /// Maps `bytes` bytes of a file from `offset` on, read-only and shared with whoever else maps them: nothing is copied,
+    /// and pages come in as they are read. Such pages are small: no file system here gives huge ones.
+    ///
+    /// The caller has checked that the file has these bytes. Whoever shortens the file while it is mapped ends the process
+    /// on its next read, as with any mapped program.
+    ///
+    /// # Errors
+    /// [`MemoryError`] where the system refuses.
+    pub fn map_file(file: &File, offset: u64, bytes: usize, what: &str) -> Result<Region, MemoryError> {
+        let refuse = |source| MemoryError { what: what.to_owned(), bytes, source };
+        if bytes == 0 {
+            return Region::new(0, what);
+        }
+        let before = (offset % page_size() as u64) as usize;
+        let start =
+            libc::off_t::try_from(offset - before as u64).map_err(|_| refuse(io::ErrorKind::OutOfMemory.into()))?;
+        let mapped = bytes.checked_add(before).filter(|b| *b <= isize::MAX as usize);
+        let mapped = mapped.ok_or_else(|| refuse(io::ErrorKind::OutOfMemory.into()))?;
+        // SAFETY: a new mapping overlaps nothing, and it can only be read.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), mapped, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), start)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(refuse(io::Error::last_os_error()));
+        }
+        let base = NonNull::new(address.cast::<u8>().wrapping_add(before));
+        let base = base.ok_or_else(|| refuse(io::ErrorKind::OutOfMemory.into()))?;
+        Ok(Region { base, bytes, mapped, before, own: false })
+    }
+
+    /// Makes the memory executable and no longer writable; the caller gave it its contents.
+    ///
+    /// # Errors
+    /// [`MemoryError`] where the system refuses.
+    pub(crate) fn make_executable(&mut self) -> Result<(), MemoryError> {
+        self.own = false;
+        // SAFETY: the range is our own mapping, and `self` is borrowed mutably: nobody holds a slice of it.
+        let status = unsafe { libc::mprotect(self.start(), self.mapped, libc::PROT_READ | libc::PROT_EXEC) };
+        if status == 0 {
+            return Ok(());
+        }
+        let (bytes, source) = (self.bytes, io::Error::last_os_error());
+        Err(MemoryError { what: "executable code".to_owned(), bytes, source })
+    }
+
+    /// Where the mapping starts.
+    fn start(&self) -> *mut libc::c_void {
+        self.base.as_ptr().wrapping_sub(self.before).cast()
     }
 
     /// Bytes asked for.
@@ -113,13 +170,21 @@ impl Region {
     }
 
     /// All bytes, to be written.
+    ///
+    /// # Panics
+    /// If it is a part of a file, or executable.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        assert!(self.own, "mapped files and code are only read");
         // SAFETY: as above, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
     }
 
     /// Makes every byte zero, and gives the pages back to the system where it takes them.
+    ///
+    /// # Panics
+    /// If it is a part of a file, or executable.
     pub fn zero(&mut self) {
+        assert!(self.own, "mapped files and code are only read");
         #[cfg(target_os = "linux")]
         // SAFETY: the range is our own private anonymous mapping, whose discarded pages read as zeros.
         if unsafe { libc::madvise(self.base.as_ptr().cast(), self.mapped, libc::MADV_DONTNEED) } == 0 {
@@ -132,7 +197,7 @@ impl Region {
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and nothing refers to it any more.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.mapped) };
+        unsafe { libc::munmap(self.start(), self.mapped) };
     }
 }
 
@@ -157,6 +222,18 @@ mod tests {
             assert!(region.as_slice().iter().all(|b| *b == 7));
             region.zero();
             assert!(region.as_slice().iter().all(|b| *b == 0));
+        }
+    }
+
+    #[test]
+    fn parts_of_files_are_mapped_where_they_are() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        for (offset, n) in [(0, 20_000), (4096, 100), (8192 + 64, 5000), (19_999, 1), (3, 0)] {
+            let region = Region::map_file(&file, offset as u64, n, "a test").unwrap();
+            assert_eq!(region.as_slice(), &bytes[offset..offset + n]);
         }
     }
 

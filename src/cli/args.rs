@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+pub use llamac_runner::options::{GenerateArgs, ThreadArgs};
+
 /// A graph compiler for Llama-family models: compiles a model for this CPU, shows every decision, runs it.
 #[derive(Debug, Parser)]
 #[command(
@@ -14,11 +16,13 @@ use std::path::PathBuf;
 )]
 #[command(after_help = "Examples:
   llamac run examples/models/bard \"ROMEO:\" -n 80
+  llamac compile examples/models/bard -o bard.llamac && llamac run bard.llamac \"ROMEO:\"
   llamac ir examples/models/bard --print-after fuse-rows
   llamac explain examples/models/bard
   llamac bench examples/models/bard -p 512 -n 128 --fusion none,all
 
-Results go to stdout, everything else to stderr. MODEL is a Hugging Face directory or a graph in text form (.lir).")]
+Results go to stdout, everything else to stderr. MODEL is a Hugging Face directory, a graph in text form (.lir),
+or an artifact that `llamac compile` made.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -28,7 +32,11 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Compile a model in memory and generate text
+    /// Compile a model to a file that runs: an artifact, or an executable
+    Compile(BuildArgs),
+    /// Show what an artifact or a model directory holds
+    Inspect(InspectArgs),
+    /// Generate text, from a model compiled in memory or an artifact
     Run(RunArgs),
     /// Print the logits of a prompt's last position and the likeliest token after each
     Logits(LogitsArgs),
@@ -58,7 +66,7 @@ pub enum Command {
 /// The model, on every command that reads one.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// A Hugging Face directory, or a graph in text form (.lir)
+    /// A Hugging Face directory, a graph in text form (.lir), or an artifact (.llamac)
     #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
     pub model: Option<PathBuf>,
     /// The same as MODEL
@@ -131,18 +139,6 @@ pub struct FusionArgs {
     pub fusion: FusionArg,
 }
 
-/// How it runs.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Running")]
-pub struct ThreadArgs {
-    /// Threads [default: the physical cores this process may use]
-    #[arg(short = 't', long, value_name = "THREADS")]
-    pub threads: Option<usize>,
-    /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
-    #[arg(long, value_name = "TIER")]
-    pub tier: Option<String>,
-}
-
 /// `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -154,40 +150,9 @@ pub struct RunArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The prompt; without one the model begins a text of its own
-    #[arg(value_name = "PROMPT")]
-    pub prompt: Option<String>,
-    /// The same as PROMPT
-    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", conflicts_with = "prompt")]
-    pub prompt_flag: Option<String>,
-    /// Token ids in place of a prompt: `1,5,7`, or a file of little-endian u32
-    #[arg(long, value_name = "IDS|FILE", allow_hyphen_values = true)]
-    pub ids: Option<String>,
-    /// Most tokens to generate; -1: until the text ends or the context is full
-    #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]
-    #[arg(allow_negative_numbers = true)]
-    pub count: i64,
-    /// Temperature; 0 takes the likeliest token always
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    pub temp: f32,
-    /// Sample among the K likeliest; 0: all
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    pub top_k: usize,
-    /// Sample among the likeliest whose probabilities sum to P
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
-    pub top_p: f32,
-    /// The same seed gives the same text
-    #[arg(short = 's', long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true)]
-    pub seed: u64,
-    /// Go on past end tokens
-    #[arg(long)]
-    pub ignore_eos: bool,
-    /// Print a table of steps and their times at the end, on stderr
-    #[arg(long)]
-    pub profile: bool,
-    /// Output
-    #[arg(long, value_enum, default_value = "text")]
-    pub format: RunFormat,
+    /// Generation.
+    #[command(flatten)]
+    pub generate: GenerateArgs,
     /// Fusion.
     #[command(flatten)]
     pub fusion: FusionArgs,
@@ -197,15 +162,6 @@ pub struct RunArgs {
     /// Threads.
     #[command(flatten)]
     pub threads: ThreadArgs,
-}
-
-/// Output of `run`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RunFormat {
-    /// The text, as it comes
-    Text,
-    /// One JSON object: prompt_ids, ids, text, timings
-    Json,
 }
 
 /// `logits`.
@@ -426,4 +382,77 @@ pub struct SynthArgs {
     /// The same seed gives the same bytes
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// `compile`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac compile examples/models/bard -o bard.llamac && llamac run bard.llamac \"ROMEO:\"
+  llamac compile examples/models/bard -o bard --emit exe && ./bard \"ROMEO:\"
+  llamac compile examples/models/bard -o bard.llamac --target x86-64-v3 -c 1024
+  llamac compile examples/mlp.lir --emit asm -o mlp.s")]
+pub struct BuildArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value = "artifact")]
+    pub emit: Emit,
+    /// The CPU to compile for: native, x86-64-v2, x86-64-v3, x86-64-v4
+    #[arg(long, value_name = "TARGET", default_value = "native")]
+    pub target: String,
+    /// Threads that pack weights [default: the cores this process may use]
+    #[arg(short = 't', long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+}
+
+/// What `compile` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Emit {
+    /// One file that llamac and programs with its runtime run
+    Artifact,
+    /// One executable file
+    Exe,
+    /// The graph after all graph passes
+    Ir,
+    /// Cranelift IR of every kernel
+    Clif,
+    /// Machine code of every kernel, disassembled
+    Asm,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac inspect bard.llamac
+  llamac inspect bard.llamac --verify
+  llamac inspect examples/models/bard --format json")]
+pub struct InspectArgs {
+    /// An artifact, an executable made with --emit exe, or a model directory
+    #[arg(value_name = "FILE|DIR")]
+    pub path: PathBuf,
+    /// Read everything and check it against the checksums, weights too
+    #[arg(long)]
+    pub verify: bool,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: InspectFormat,
+}
+
+/// Output of `inspect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InspectFormat {
+    /// Markdown
+    Md,
+    /// One JSON object
+    Json,
 }

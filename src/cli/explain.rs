@@ -2,7 +2,7 @@
 
 use super::args::{ExplainArgs, TableFormat};
 use super::table::{Table, pretty, rounded};
-use super::{Result, output, setup};
+use super::{Result, artifact, output, setup};
 use llamac::compile::{self, Compiled};
 use llamac::traffic::outside_gemms;
 use llamac_ir::Sizes;
@@ -16,6 +16,11 @@ use std::process::ExitCode;
 
 /// Prints passes, ledger, recipes, plan, and what fusion saved.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
+    if let Some(path) = artifact::path(&args.model) {
+        let what =
+            "the passes' ledger and an unfused build to compare with (`llamac inspect` shows the plan and the weights)";
+        return Err(artifact::lacks(&path, "explain", what));
+    }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, None)?;
     let compiled = compile::compile(model.graph.clone(), &options, false)?;

@@ -1,8 +1,9 @@
 //! `llamac ir`: the graph before and after every pass, and every form that follows it.
 
 use super::args::{IrArgs, Stage};
-use super::{Result, failure, output, setup};
+use super::{Result, artifact, failure, output, setup};
 use llamac::compile::{self, Compiled};
+use llamac_codegen::Listing;
 use llamac_ir::Graph;
 use llamac_ir::derived::dot_text;
 use llamac_ir::print::print;
@@ -19,6 +20,9 @@ pub fn run(args: &IrArgs) -> Result<ExitCode> {
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     for name in [&args.print_before, &args.print_after, &args.stop_after].into_iter().flatten() {
         pipeline::find(name)?;
+    }
+    if let Some(program) = artifact::opened(&args.model, &args.compile, &[args.fusion.fusion])? {
+        return artifact::ir(&program, args);
     }
     let mut model = setup::open(&args.model, &args.compile, None)?;
     let spell = |graph: &Graph| if args.dot { dot_text(graph) } else { print(graph) };
@@ -112,14 +116,21 @@ fn stage_of(
 
 /// Every kernel in one form.
 fn listing(compiled: &Compiled, stage: Stage) -> String {
+    listing_text(
+        compiled,
+        match stage {
+            Stage::Clif => |k| &k.clif,
+            Stage::Asm => |k| &k.asm,
+            _ => |k| &k.loops,
+        },
+    )
+}
+
+/// Every kernel in the form that is picked.
+pub fn listing_text(compiled: &Compiled, form: fn(&Listing) -> &String) -> String {
     let mut text = String::new();
     for (i, kernel) in compiled.code.listings.iter().enumerate() {
-        let body = match stage {
-            Stage::Clif => &kernel.clif,
-            Stage::Asm => &kernel.asm,
-            _ => &kernel.loops,
-        };
-        let _ = writeln!(text, "// kernel {i}: {}\n{}", kernel.name, body.trim_end());
+        let _ = writeln!(text, "// kernel {i}: {}\n{}", kernel.name, form(kernel).trim_end());
         text.push('\n');
     }
     text

@@ -1,15 +1,16 @@
 //! The command line: options, printing, exit status. One file per subcommand.
 
 mod args;
+mod artifact;
 mod bench;
+mod compile;
 mod explain;
 
-mod ids;
+mod inspect;
 mod ir;
 
 mod logits;
 mod npy;
-mod output;
 mod progress;
 mod run;
 mod setup;
@@ -20,40 +21,17 @@ mod verify;
 
 use args::{Cli, Command};
 use clap::Parser;
-use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
 
-/// An error as it is shown: one sentence (a parse error has its lines).
-#[derive(Debug)]
-pub struct Failure(String);
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure(error.to_string())
-    }
-}
-
-/// A failure of the command's own.
-pub fn failure(message: impl Into<String>) -> Failure {
-    Failure(message.into())
-}
-
-/// The result of a subcommand.
-pub type Result<T, E = Failure> = std::result::Result<T, E>;
-
-/// Tells the user something on stderr. Where that cannot be written there is nobody to tell, and no reason to stop.
-pub fn say(message: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{message}");
-}
-
-/// Tells the user something that is no error.
-pub fn warn(message: impl Display) {
-    say(format_args!("warning: {message}"));
-}
+pub use llamac_runner::{Failure, Result, failure, say, warn};
+use llamac_runner::{ids, output};
 
 /// Parses the command line, runs the subcommand, reports its error.
 pub fn main() -> ExitCode {
+    // An executable made with --emit exe where no runner was installed is llamac itself with an artifact behind it.
+    if llamac_runtime::Program::carried().is_some() {
+        return llamac_runner::artifact::main();
+    }
     let done = match Cli::try_parse() {
         Ok(cli) => dispatch(cli.command),
         // A wrong use, or help that was asked for.
@@ -80,6 +58,8 @@ fn show(shown: &clap::Error) -> Result<ExitCode> {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Compile(args) => compile::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Run(args) => run::run(args),
         Command::Logits(args) => logits::run(&args),
 

@@ -6,9 +6,8 @@ use super::{Result, failure, warn};
 use llamac::compile::{self, Compiled};
 use llamac::model::{Model, Sizes};
 use llamac_passes::{FusionSet, Options};
-use llamac_runtime::{Generator, Pool, Session, Tier, machine};
+use llamac_runtime::{Generator, Session};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Opens the model that the options name.
@@ -44,28 +43,7 @@ pub fn options(fusion: FusionArg, args: &CompileArgs) -> Result<Options> {
     Ok(options)
 }
 
-/// The tier asked for, or the best of this machine.
-pub fn tier(name: Option<&str>) -> Result<Tier> {
-    let Some(name) = name else { return Ok(Tier::detect()) };
-    let all: Vec<&str> = Tier::ALL.iter().map(|t| t.name()).collect();
-    let tier = Tier::from_name(name)
-        .ok_or_else(|| failure(format!("--tier: found {name:?}, expected one of {}", all.join(", "))))?;
-    if !tier.available() {
-        return Err(failure(format!("--tier {name}: this CPU ({}) does not have it", machine::processor())));
-    }
-    Ok(tier)
-}
-
-/// So many threads.
-pub fn pool(threads: Option<usize>) -> Result<Arc<Pool>> {
-    const MOST: usize = 1024;
-    let threads = match threads {
-        None => machine::default_threads(),
-        Some(n @ 1..=MOST) => n,
-        Some(n) => return Err(failure(format!("-t: found {n}, expected 1 to {MOST} threads"))),
-    };
-    Ok(Arc::new(Pool::new(threads).map_err(compile::CompileError::Threads)?))
-}
+pub use llamac_runner::generate::{pool, tier};
 
 /// A model compiled and ready to run.
 pub struct Ready {

@@ -2,7 +2,7 @@
 
 use super::args::{TableFormat, VerifyArgs};
 use super::table::Table;
-use super::{Result, failure, ids, output, run, say, setup};
+use super::{Result, artifact, failure, ids, output, run, say, setup};
 use llamac::verify::{Settings, verify};
 use serde_json::json;
 use std::process::ExitCode;
@@ -13,6 +13,11 @@ const OUTPUTS: usize = 16;
 /// Prints a line per entry, output and comparison; fails if one is past its tolerance.
 pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let ids = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
+    if let Some(path) = artifact::path(&args.model) {
+        let what =
+            "the model's tensors as they were before packing (`llamac inspect --verify` checks the bytes of the file)";
+        return Err(artifact::lacks(&path, "verify", what));
+    }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let tier = setup::tier(args.threads.tier.as_deref())?;
     let mut model = setup::open(&args.model, &args.compile, Some(OUTPUTS))?;

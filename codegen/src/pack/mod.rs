@@ -15,6 +15,7 @@ mod pass;
 mod plan;
 mod release;
 mod resolve;
+mod stream;
 mod weight;
 mod widen;
 
@@ -22,3 +23,4 @@ pub use error::PackError;
 pub use finite::NotFinite;
 pub use pass::{PackReport, pack};
 pub use plan::WeightPlan;
+pub use stream::{StreamError, pack_to};

@@ -16,9 +16,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Bytes of the section that a thread takes at once.
-const UNIT_BYTES: usize = 512 << 10;
+pub(super) const UNIT_BYTES: usize = 512 << 10;
 /// Bytes of the section after which threads meet, progress is told and sources are released.
-const BATCH_BYTES: usize = 32 << 20;
+pub(super) const BATCH_BYTES: usize = 32 << 20;
 
 /// What packing did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,12 +51,7 @@ pub fn pack(
     if out.len() != total {
         return Err(PackError::Section { found: out.len(), expected: total });
     }
-    let mut scanned = HashSet::new();
-    let weights = plan
-        .entries()
-        .iter()
-        .map(|entry| Weight::new(entry, source, &mut scanned))
-        .collect::<Result<Vec<_>, PackError>>()?;
+    let weights = resolve(plan, source)?;
 
     let found = Mutex::new(BTreeMap::new());
     let mut released = Released::new(source, &weights);
@@ -87,6 +82,17 @@ pub fn pack(
     released.up_to(weights.len(), 0);
     progress(total, total);
 
+    Ok(report(&weights, total, found))
+}
+
+/// Finds and checks the tensors of all weights.
+pub(super) fn resolve<'a>(plan: &'a WeightPlan, source: &'a dyn TensorSource) -> Result<Vec<Weight<'a>>, PackError> {
+    let mut scanned = HashSet::new();
+    plan.entries().iter().map(|entry| Weight::new(entry, source, &mut scanned)).collect()
+}
+
+/// What was done and found.
+pub(super) fn report(weights: &[Weight<'_>], bytes: usize, found: FoundMap) -> PackReport {
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let named = |((weight, leaf), Found { nan, infinite, first }): ((usize, usize), Found)| NotFinite {
         tensor: weights[weight].leaves()[leaf].name.to_owned(),
@@ -94,15 +100,15 @@ pub fn pack(
         infinite,
         first,
     };
-    Ok(PackReport {
-        bytes: total,
+    PackReport {
+        bytes,
         source_bytes: weights.iter().flat_map(Weight::leaves).map(|leaf| leaf.bytes.len()).sum(),
         not_finite: found.into_iter().map(named).collect(),
-    })
+    }
 }
 
 /// Packs all units.
-fn run(units: Vec<Unit<'_>>, weights: &[Weight<'_>], threads: usize, found: &FoundMap) {
+pub(super) fn run(units: Vec<Unit<'_>>, weights: &[Weight<'_>], threads: usize, found: &FoundMap) {
     let helpers = threads.min(units.len()).saturating_sub(1);
     let queue = Mutex::new(units.into_iter());
     let work = || {

@@ -8,7 +8,7 @@ mod steps;
 use crate::error::{CodegenError, Result};
 use crate::jit::JitCode;
 use crate::pack::WeightPlan;
-use crate::target::Target;
+use crate::target::{Needs, Target, needs};
 use kernels::Kernels;
 use llamac_formats::program::{BufferInfo, Entry, PortInfo, Program, StateInfo};
 use llamac_ir::{Graph, Op};
@@ -50,6 +50,8 @@ pub struct Compiled {
     pub listings: Vec<Listing>,
     /// Counts.
     pub stats: Stats,
+    /// What a machine must have to run the code.
+    pub needs: Needs,
 }
 
 /// One kernel in its three forms.
@@ -97,6 +99,7 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
         return Err(CodegenError::Plan("it has no entries".into()));
     }
     let isa = options.target.isa()?;
+    let needs = needs(&*isa);
     let mut kernels = Kernels::new(isa, options.listings);
     let mut weights = WeightPlan::new();
     let mut states: Vec<StateInfo> = vec![];
@@ -124,7 +127,7 @@ pub fn compile(graph: &Graph, plan: &Plan, options: &Options) -> Result<Compiled
         kernels: infos,
         entries,
     };
-    Ok(Compiled { program, code, weights, listings, stats })
+    Ok(Compiled { program, code, weights, listings, stats, needs })
 }
 
 fn inputs(graph: &Graph) -> Vec<PortInfo> {

@@ -1,0 +1,109 @@
+//! Running an artifact.
+
+use crate::generate::{self, Given, Source, check_prompt, generate};
+use crate::options::{GenerateArgs, ThreadArgs};
+use crate::{Failure, Result, failure, output, say};
+use clap::Parser;
+use llamac_formats::artifact::{Header, Manifest};
+use llamac_runtime::{ProfileTable, Program};
+use serde_json::json;
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// A compiled language model: generates text.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// Print what this program was made of, as JSON, and stop
+    #[arg(long)]
+    info: bool,
+    /// Generation.
+    #[command(flatten)]
+    generate: GenerateArgs,
+    /// Threads.
+    #[command(flatten)]
+    threads: ThreadArgs,
+}
+
+/// Runs the artifact that the executable carries.
+pub fn main() -> ExitCode {
+    match carried(&Cli::parse()) {
+        Ok(code) => code,
+        Err(Failure(message)) => {
+            say(format_args!("error: {message}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carried(cli: &Cli) -> Result<ExitCode> {
+    let start = Instant::now();
+    let path = Program::carried().ok_or_else(|| {
+        failure("this runner carries no artifact: `llamac compile MODEL --emit exe -o FILE` puts one behind it")
+    })?;
+    let given = generate::check(&cli.generate)?;
+    let program = Program::open(path)?;
+    if cli.info {
+        let all = describe(program.header(), program.manifest());
+        output::print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (code, profile) = run(&program, given, &cli.generate, &cli.threads, start)?;
+    if let Some(profile) = profile {
+        say(format_args!("\n{}", table(&profile).trim_end()));
+    }
+    Ok(code)
+}
+
+/// Generates from an opened artifact; `start` is when its opening began.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn run(
+    program: &Program,
+    given: Given,
+    args: &GenerateArgs,
+    threads: &ThreadArgs,
+    start: Instant,
+) -> Result<(ExitCode, Option<ProfileTable>)> {
+    let tokenizer = program.tokenizer()?;
+    let prompt = given.ids(program.path(), tokenizer, program.bos())?;
+    let bounds = program.executable().program().bounds;
+    check_prompt(&prompt, program.executable().program().vocab, bounds.tokens)?;
+    let tier = generate::tier(threads.tier.as_deref())?;
+    let mut generator = program.session_on(generate::pool(threads.threads)?, tier)?;
+    let source = Source { tokenizer, eos: program.eos(), load: start.elapsed(), compile: None };
+    generate(&mut generator, &prompt, args, &source)
+}
+
+/// Header and manifest as one JSON object.
+pub fn describe(header: &Header, manifest: &Manifest) -> serde_json::Value {
+    let sections: Vec<_> = header
+        .sections
+        .iter()
+        .map(|s| {
+            let checksum = format!("{:016x}", s.checksum);
+            json!({ "kind": s.kind.name(), "offset": s.offset, "bytes": s.bytes, "xxh3": checksum })
+        })
+        .collect();
+    json!({
+        "format": llamac_formats::artifact::FORMAT_VERSION,
+        "bytes": header.bytes,
+        "compiler": header.compiler,
+        "target": header.target,
+        "architecture": header.architecture,
+        "features": header.features,
+        "sections": sections,
+        "manifest": manifest,
+    })
+}
+
+fn table(profile: &ProfileTable) -> String {
+    let mut text = String::from("| total ms | share % | calls | name | kind |\n| --: | --: | --: | --- | --- |\n");
+    for row in &profile.rows {
+        let ms = row.total.as_secs_f64() * 1e3;
+        let _ = writeln!(text, "| {ms:.3} | {:.2} | {} | {} | {} |", row.share * 100.0, row.calls, row.name, row.kind);
+    }
+    text
+}

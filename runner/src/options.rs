@@ -1,0 +1,63 @@
+//! Options of generation.
+
+use clap::{Args, ValueEnum};
+
+/// What to generate, and how.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// The prompt; without one the model begins a text of its own
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
+    /// The same as PROMPT
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", conflicts_with = "prompt")]
+    pub prompt_flag: Option<String>,
+    /// Token ids in place of a prompt: `1,5,7`, or a file of little-endian u32
+    #[arg(long, value_name = "IDS|FILE", allow_hyphen_values = true)]
+    pub ids: Option<String>,
+    /// Most tokens to generate; -1: until the text ends or the context is full
+    #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]
+    #[arg(allow_negative_numbers = true)]
+    pub count: i64,
+    /// Temperature; 0 takes the likeliest token always
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    pub temp: f32,
+    /// Sample among the K likeliest; 0: all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    pub top_k: usize,
+    /// Sample among the likeliest whose probabilities sum to P
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
+    pub top_p: f32,
+    /// The same seed gives the same text
+    #[arg(short = 's', long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true)]
+    pub seed: u64,
+    /// Go on past end tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Print a table of steps and their times at the end, on stderr
+    #[arg(long)]
+    pub profile: bool,
+    /// Output
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: RunFormat,
+}
+
+/// Output of generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RunFormat {
+    /// The text, as it comes
+    Text,
+    /// One JSON object: prompt_ids, ids, text, timings
+    Json,
+}
+
+/// How it runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running")]
+pub struct ThreadArgs {
+    /// Threads [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
+    #[arg(long, value_name = "TIER")]
+    pub tier: Option<String>,
+}
