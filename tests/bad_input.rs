@@ -3,7 +3,10 @@
 mod support;
 
 use serde_json::json;
-use support::{Broken, bard, llamac, model, root};
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::{Broken, bard, finished, llamac, model, root};
 
 fn llama2() -> Broken {
     Broken::copy("tiny-llama2")
@@ -154,6 +157,42 @@ fn directories_in_place_of_files_and_files_in_place_of_directories() {
     llamac(["run", "/dev/null"]).refuses(&["/dev/null"]);
     llamac(["run", "/dev/zero"]).refuses(&["/dev/zero"]);
     llamac(["run", ""]).refuses(&["MODEL"]);
+}
+
+/// To open a pipe is to wait for its writer: a command that does hangs here until `timeout` ends it.
+#[test]
+fn pipes_in_place_of_files() {
+    let made = |path: &Path| Command::new("mkfifo").arg(path).status().is_ok_and(|status| status.success());
+    let refuses = |args: &[&OsStr], name: &str| {
+        let mut command = Command::new("timeout");
+        command.args(["60", env!("CARGO_BIN_EXE_llamac")]).args(args).stdin(Stdio::null());
+        let run = finished(&command.output().expect("timeout starts"));
+        assert_ne!(run.code, Some(124), "{name}: still waiting for a writer");
+        run.refuses(&[name, "found a pipe"]);
+    };
+    let probe = llama2();
+    let works = Command::new("timeout").args(["60", "true"]).status().is_ok_and(|status| status.success());
+    if !works || !made(&probe.file("pipe")) {
+        eprintln!("skipped: this machine has no mkfifo or no timeout");
+        return;
+    }
+    let index = "model.safetensors.index.json";
+    for name in ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors", index] {
+        let m = Broken::copy("bard");
+        m.remove(if name == index { "model.safetensors" } else { name });
+        assert!(made(&m.file(name)), "{name}");
+        refuses(&["run".as_ref(), m.path().as_os_str(), "x".as_ref()], name);
+    }
+    let m = llama2();
+    m.remove("model.safetensors")
+        .write(index, br#"{"weight_map": {"model.embed_tokens.weight": "shard.safetensors"}}"#);
+    assert!(made(&m.file("shard.safetensors")));
+    refuses(&["logits".as_ref(), m.path().as_os_str(), "--ids".as_ref(), "1".as_ref()], "shard.safetensors");
+    let graph = m.file("g.lir");
+    std::fs::write(&graph, llamac(["ir".as_ref(), model("tiny-llama2").as_os_str()]).ok()).unwrap();
+    let pipe = probe.file("pipe");
+    let of_pipe = ["--ids".as_ref(), "1".as_ref(), "--weights".as_ref(), pipe.as_os_str()];
+    refuses(&[&["logits".as_ref(), graph.as_os_str()], &of_pipe[..]].concat(), "pipe");
 }
 
 #[test]

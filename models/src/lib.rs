@@ -11,6 +11,7 @@
 //! directory with seeded random weights.
 
 pub mod config;
+mod file;
 pub mod hf;
 pub mod import;
 pub mod synth;

@@ -193,6 +193,11 @@ fn rope_kinds_that_are_not_done() {
     refused(json!({"rope_scaling": {"type": "linear"}}), &["rope_scaling.factor", "missing"]);
     refused(json!({"rope_scaling": {"type": "linear", "factor": 0}}), &["rope_scaling.factor", "positive"]);
     refused(json!({"rope_scaling": {"factor": 2.0}}), &["rope_scaling.rope_type", "missing"]);
+    for key in ["low_freq_factor", "high_freq_factor", "original_max_position_embeddings"] {
+        let without_kind = json!({"rope_scaling": {"factor": 1.0, key: 4.0}});
+        refused(without_kind, &["rope_scaling.rope_type", "missing", &format!("`{key}`"), "default, linear, llama3"]);
+        assert!(read(&changed(json!({"rope_scaling": {"rope_type": "default", key: 4.0}}))).is_ok());
+    }
     refused(json!({"rope_scaling": "linear"}), &["rope_scaling", "an object"]);
     refused(json!({"rope_scaling": {"type": "linear", "rope_type": "llama3", "factor": 2}}), &["contradict"]);
     let llama3 = |low: f64, high: f64| {

@@ -1,8 +1,8 @@
 //! Typed access to the keys of a JSON file, with errors that name file, key, found and expected.
 
 use super::ConfigError;
+use crate::file;
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -21,8 +21,8 @@ pub(crate) fn read_object_within(
     limit: u64,
 ) -> Result<Map<String, Value>, ConfigError> {
     let read = |error| ConfigError::Read { path: path.into(), expected, error };
-    let file = File::open(path).map_err(read)?;
-    // A pipe or device has no length: reading is bounded whatever the metadata says.
+    let file = file::open(path).map_err(read)?;
+    // A file may grow while it is read: reading is bounded whatever the metadata say.
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > limit {

@@ -8,6 +8,8 @@ use serde_json::Value;
 /// What transformers takes where no base is given.
 const DEFAULT_THETA: f64 = 10_000.0;
 const KINDS: &str = "default, linear, llama3";
+/// What kinds other than the default have beside their name.
+const SCALING_KEYS: [&str; 4] = ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"];
 
 /// The table that `config.json` describes, for heads of an (already checked) width.
 pub(super) fn rope_table(top: &Fields<'_>, head_dim: usize) -> Result<RopeTable, ConfigError> {
@@ -65,9 +67,13 @@ fn scaling(fields: &Fields<'_>) -> Result<RopeScaling, ConfigError> {
     match kind.or(legacy) {
         Some("default") | None => {
             // Without a kind the object must not hold anything that one would need.
-            match fields.value("factor") {
-                Some(value) if kind.or(legacy).is_none() && value.as_f64() != Some(1.0) => {
-                    Err(fields.missing("rope_type", format!("the kind that `factor` belongs to: {KINDS}")))
+            let scales = |key: &str| match fields.value(key) {
+                Some(value) => key != "factor" || value.as_f64() != Some(1.0),
+                None => false,
+            };
+            match SCALING_KEYS.into_iter().find(|key| scales(key)) {
+                Some(key) if kind.or(legacy).is_none() => {
+                    Err(fields.missing("rope_type", format!("the kind that `{key}` belongs to: {KINDS}")))
                 }
                 _ => Ok(RopeScaling::Default),
             }

@@ -2,11 +2,11 @@
 
 use super::WeightsError;
 use super::header::{Entry, read_header};
+use crate::file;
 use crate::hf::{ConfigError, read_object_within, shorten};
 use llamac_ir::{DType, TensorSource, TensorView};
 use memmap2::{Mmap, UncheckedAdvice};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -188,10 +188,7 @@ impl Place {
 
 impl MappedFile {
     fn open(path: &Path) -> io::Result<MappedFile> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
+        let file = file::open(path)?;
         // SAFETY: the mapping is only read. Another process that writes to the file meanwhile changes what is read, and
         // one that truncates it ends this process with SIGBUS: the price of not copying, stated in the documentation.
         let bytes = unsafe { Mmap::map(&file)? };

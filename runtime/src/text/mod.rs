@@ -2,13 +2,13 @@
 
 mod bytes;
 mod check;
+mod file;
 mod stream;
 
 pub use stream::TextStream;
 
 use bytes::ByteAlphabet;
 use check::check;
-use std::fs::File;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -94,7 +94,7 @@ impl Tokenizer {
     pub fn from_file(path: &Path, vocab: usize) -> Result<Tokenizer, TokenizerError> {
         let read = |error| TokenizerError::Read { path: path.into(), error };
         let mut bytes = vec![];
-        File::open(path).map_err(read)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+        file::open(path).map_err(read)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
         if bytes.len() as u64 > MAX_BYTES {
             let message = format!("the file has more than {MAX_BYTES} bytes");
             return Err(TokenizerError::Invalid { origin: path.display().to_string(), message });
