@@ -1,4 +1,6 @@
 //! Text in, text out: `filetests/PASS/*.lir` goes through the pass of that name and must come out as the `.expect` beside it.
+//! In `layout`, `schedule` and `plan` the first line names the fusions, and the passes before run first; of the last two the
+//! `rows` entry is shown: its steps with their barriers, and its buffers too.
 //! `filetests/ledger` holds graphs whose whole ledger is expected; their first line names the fusions: `// fusion: rows`.
 //! `UPDATE_EXPECT=1 cargo test -p llamac-passes --test filetests` writes what comes out.
 //!
@@ -11,10 +13,13 @@ use llamac_ir::random::steps;
 use llamac_ir::seeded::SeededSource;
 use llamac_ir::{Graph, parse, print, verify};
 use llamac_passes::pipeline::{self, Stage};
+use llamac_passes::plan::{EntryPlan, plan};
+use llamac_passes::schedule::step_name;
 use llamac_passes::{Context, FusionSet, Options};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::{error, stop_after};
+use support::{error, optimized, stop_after};
 
 fn sorted(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).expect("a folder");
@@ -40,12 +45,57 @@ fn pass(name: &str, graph: &Graph) -> (String, Graph) {
 
 /// The ledger after the last fusing pass.
 fn ledger(text: &str, graph: &Graph) -> (String, Graph) {
-    let fusion =
-        text.lines().next().and_then(|l| l.strip_prefix("// fusion: ")).expect("a first line that says fusion");
-    let options = Options::fusing(fusion.parse::<FusionSet>().expect("a set of fusions"));
+    let options = fusing(text);
     let last = finally(&options);
     let (after, finished) = stop_after(graph, &options, last);
     (format!("{}\n", finished.ledger), after)
+}
+
+/// The options that the first line names.
+fn fusing(text: &str) -> Options {
+    let fusion = text.lines().next().and_then(|l| l.strip_prefix("// fusion: "));
+    Options::fusing(fusion.expect("a first line that says fusion").parse::<FusionSet>().expect("a set of fusions"))
+}
+
+/// The graph after `layout` and all before it.
+fn layout(text: &str, graph: &Graph) -> (String, Graph) {
+    let (after, finished) = optimized(graph, &fusing(text));
+    let ran = finished.ran.last().expect("a pass that ran");
+    (format!("// {}: {}\n{}", ran.name, ran.report, print(&after)), after)
+}
+
+/// The plan of the entry `rows`, and its graph.
+fn planned(text: &str, graph: &Graph, show: fn(&EntryPlan) -> String) -> (String, Graph) {
+    let (after, _) = optimized(graph, &fusing(text));
+    let entries = plan(&after).expect("a plan").entries;
+    let rows = entries.into_iter().find(|e| e.name == "rows").expect("an entry for many rows");
+    (show(&rows), rows.graph)
+}
+
+/// Steps in order, a line where threads meet.
+fn steps_of(plan: &EntryPlan) -> String {
+    let mut out = String::new();
+    for (i, step) in plan.steps.iter().enumerate() {
+        if step.barrier {
+            out.push_str("---- barrier\n");
+        }
+        writeln!(out, "{i}: {}", step_name(&plan.graph, step.inst)).expect("a string");
+    }
+    out
+}
+
+/// Steps, buffers and results that took the memory of an operand.
+fn plan_of(plan: &EntryPlan) -> String {
+    let mut out = steps_of(plan);
+    writeln!(out, "arena of {} bytes, at least {}", plan.arena_bytes, plan.arena_lower_bound).expect("a string");
+    for (i, b) in plan.buffers.iter().enumerate() {
+        writeln!(out, "buffer {i}: {} bytes at {}, steps {} to {}: {}", b.bytes, b.offset, b.first, b.last, b.name)
+            .expect("a string");
+    }
+    for i in &plan.in_place {
+        writeln!(out, "step {} works in place", i.step).expect("a string");
+    }
+    out
 }
 
 fn finally(options: &Options) -> &'static str {
@@ -78,7 +128,13 @@ fn expectations() {
         for path in sorted(&passes).into_iter().filter(|p| p.extension().is_some_and(|e| e == "lir")) {
             files += 1;
             let (text, graph) = read(&path);
-            let (found, after) = if name == "ledger" { ledger(&text, &graph) } else { pass(&name, &graph) };
+            let (found, after) = match name.as_str() {
+                "ledger" => ledger(&text, &graph),
+                "layout" => layout(&text, &graph),
+                "schedule" => planned(&text, &graph, steps_of),
+                "plan" => planned(&text, &graph, plan_of),
+                other => pass(other, &graph),
+            };
             verify(&after).unwrap_or_else(|e| panic!("{} after the pass: {e}", path.display()));
             let difference = error(&numbers(&after, &graph), &numbers(&graph, &graph));
             assert!(difference <= 1e-7, "{}: the numbers differ by {difference:e}", path.display());
@@ -90,6 +146,6 @@ fn expectations() {
             }
         }
     }
-    assert!(files >= 30, "only {files} files were found");
+    assert!(files >= 40, "only {files} files were found");
     assert!(wrong.is_empty(), "{}\nrun with UPDATE_EXPECT=1 if that is right", wrong.join("\n"));
 }
