@@ -136,7 +136,7 @@ mod tests {
     fn json_lines_keep_numbers() {
         assert_eq!(
             table().render(TableFormat::Jsonl),
-            "{\"name\":\"a,b\",\"n\":1.5}\n{\"name\":\"long name\",\"n\":12}\n"
+            "{\"n\":1.5,\"name\":\"a,b\"}\n{\"n\":12,\"name\":\"long name\"}\n"
         );
     }
 }
