@@ -8,5 +8,6 @@
 pub mod artifact;
 pub mod compile;
 pub mod model;
+pub mod report;
 pub mod traffic;
 pub mod verify;

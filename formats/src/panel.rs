@@ -58,6 +58,20 @@ impl PanelLayout {
         }
     }
 
+    /// Reads one row back: the K inputs of output `n` of a panel, as [`PanelLayout::pack_row`] took them.
+    ///
+    /// # Panics
+    /// If `row` or `panel` has the wrong length.
+    pub fn unpack_row(&self, n: usize, panel: &[u8], row: &mut [u8]) {
+        let e = self.dtype.bytes();
+        assert_eq!(row.len(), self.k * e);
+        assert_eq!(panel.len(), self.panel_bytes());
+        for (k, element) in row.chunks_exact_mut(e).enumerate() {
+            let at = self.index(n, k) * e;
+            element.copy_from_slice(&panel[at..at + e]);
+        }
+    }
+
     /// Packs one row of the source (all K inputs of output `n`, raw little-endian elements of `self.dtype`) into `panel`.
     ///
     /// # Panics
