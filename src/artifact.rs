@@ -74,6 +74,7 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         *weight_bytes.entry(weight.dtype.to_string()).or_insert(0) += weight.bytes;
     }
     let vocab = program.vocab.unwrap_or(0);
+    let tokenizer_bytes = model.tokenizer().and_then(|t| t.metadata().ok()).map_or(0, |m| m.len() as usize);
     let tokenizer = model.tokenizer().map(|_| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
     Manifest {
         name: program.name.clone(),
@@ -90,12 +91,12 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         kernels: program.kernels.len(),
         code_bytes: compiled.code.code.len(),
         weight_bytes: weight_bytes.into_iter().collect(),
-        memory: memory(program, compiled.code.weights.total_bytes()),
+        memory: memory(program, compiled.code.weights.total_bytes(), tokenizer_bytes),
     }
 }
 
 /// What a session of the program needs.
-fn memory(program: &Program, weights: usize) -> Memory {
+fn memory(program: &Program, weights: usize, tokenizer: usize) -> Memory {
     let sizes = program.bounds.sizes();
     let port = |p: &PortInfo| p.dims.iter().map(|d| d.value(&sizes)).product::<usize>() * p.dtype.bytes();
     Memory {
@@ -103,6 +104,7 @@ fn memory(program: &Program, weights: usize) -> Memory {
         states: program.states.iter().map(|s| s.dims.iter().product::<usize>() * s.dtype.bytes()).sum(),
         arena: program.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0),
         ports: program.inputs.iter().chain(&program.outputs).map(port).sum(),
+        process: Memory::of_process(tokenizer),
     }
 }
 

@@ -153,7 +153,7 @@ fn commands_take_an_artifact_for_a_model() {
     assert_eq!(generate(&f), generate(text(&b)));
     let info: Value = serde_json::from_str(&llamac(["inspect", &f, "--verify", "--format", "json"]).ok()).unwrap();
     assert_eq!(info["manifest"]["name"], "bard");
-    assert_eq!(info["sections"].as_array().unwrap().len(), 7);
+    assert_eq!(info["sections"].as_array().unwrap().len(), 8);
     assert!(llamac(["inspect", &f]).ok().contains("## Sections"));
     assert!(llamac(["inspect", text(&b)]).ok().contains("## Tensors"));
     assert_eq!(llamac(["ir", &f]).ok(), llamac(["ir", text(&b), "--stage", "graph"]).ok());

@@ -2,10 +2,12 @@
 
 mod support;
 
+use llamac_formats::artifact::Header;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::{bard, llamac, model};
+use std::process::Command;
+use support::{bard, finished, llamac, model};
 use tempfile::TempDir;
 
 fn text(path: &Path) -> &str {
@@ -126,4 +128,110 @@ fn what_was_asked_for_by_name_is_not_ignored() {
     llamac(["run", text(&file), "--ids", "1", "-n", "1", "--disable", "schedule"])
         .refuses(&["--disable", "all passes"]);
     llamac(["run", text(&file), "--ids", "1", "-n", "1", "--fusion", "none"]).ok();
+}
+
+#[test]
+fn inspect_reads_artifacts_of_other_machines_and_versions() {
+    let (dir, file) = artifact("stories260K", &["--disable", "schedule"]);
+    let bytes = fs::read(&file).unwrap();
+    let other = dir.path().join("other.llamac");
+    let edited = |edit: &dyn Fn(&mut Header)| {
+        let mut header = Header::decode(&bytes, bytes.len() as u64).unwrap();
+        edit(&mut header);
+        let encoded = header.encode();
+        let mut out = bytes.clone();
+        out[..4096].fill(0);
+        out[..encoded.len()].copy_from_slice(&encoded);
+        fs::write(&other, out).unwrap();
+    };
+    let json = |path: &Path| read(&llamac(["inspect", text(path), "--format", "json"]).ok());
+    let here = json(&file);
+    assert_eq!((&here["runs_here"], &here["kind"]), (&true.into(), &"an artifact".into()));
+    assert!(here["why_not"].is_null());
+    assert!(llamac(["inspect", text(&file)]).ok().contains("without schedule"));
+
+    edited(&|h| h.architecture = "riscv64".into());
+    let out = llamac(["inspect", text(&other), "--verify"]).ok();
+    assert!(out.contains("cannot run here") && out.contains("riscv64") && out.contains("## Weights"), "{out}");
+    llamac(["run", text(&other), "--ids", "1"]).refuses(&["riscv64"]);
+
+    edited(&|h| h.features = vec!["avx".into(), "telepathy".into()]);
+    let foreign = json(&other);
+    assert_eq!((&foreign["runs_here"], &foreign["weights"]), (&false.into(), &here["weights"]));
+    let why = foreign["why_not"].as_str().unwrap();
+    assert!(why.contains("lacks telepathy") && why.contains("--target x86-64-v"), "{why}");
+
+    let mut version = bytes.clone();
+    version[8..12].copy_from_slice(&77u32.to_le_bytes());
+    fs::write(&other, version).unwrap();
+    let out = llamac(["inspect", text(&other)]).ok();
+    assert!(out.contains("format 77") && out.contains("compile the model again"), "{out}");
+    assert_eq!(json(&other)["format"], 77);
+    llamac(["run", text(&other), "--ids", "1"]).refuses(&["format 77"]);
+
+    // Damage is no other machine.
+    let mut damaged = bytes.clone();
+    let graph = Header::decode(&bytes, bytes.len() as u64).unwrap().sections[1].offset as usize;
+    damaged[graph] ^= 1;
+    fs::write(&other, damaged).unwrap();
+    llamac(["inspect", text(&other)]).refuses(&["section graph is damaged"]);
+    fs::write(&other, &bytes[..bytes.len() - 5]).unwrap();
+    llamac(["inspect", text(&other)]).refuses(&["bytes where", "copy the file again"]);
+}
+
+/// What an executable does in an empty directory, with nothing in its environment.
+fn alone(exe: &Path, args: &[&str]) -> support::Run {
+    let empty = tempfile::tempdir().unwrap();
+    finished(&Command::new(exe).args(args).env_clear().current_dir(empty.path()).output().unwrap())
+}
+
+#[test]
+fn executables_need_nothing_and_llamac_itself_stands_in_for_the_runner() {
+    let dir = tempfile::tempdir().unwrap();
+    // llamac alone, with nothing beside it.
+    let lonely = dir.path().join("llamac");
+    fs::copy(env!("CARGO_BIN_EXE_llamac"), &lonely).unwrap();
+    let exe = dir.path().join("bard");
+    let b = bard();
+    let out = Command::new(&lonely).args(["compile", text(&b), "-o", text(&exe), "--emit", "exe"]).output().unwrap();
+    let out = finished(&out);
+    assert!(out.stderr.contains("there is no runner; llamac itself is put in front"), "{}", out.stderr);
+    out.ok();
+    fs::remove_file(&lonely).unwrap();
+    let want = llamac(["run", text(&b), "ROMEO:", "-n", "12", "--temp", "0"]).ok();
+    assert_eq!(alone(&exe, &["ROMEO:", "-n", "12", "--temp", "0"]).ok(), want);
+    assert_eq!(alone(&exe, &["-p", "ROMEO:", "-n", "12", "--temp", "0", "-t", "1"]).ok(), want);
+    let out = read(&alone(&exe, &["--ids", "1,2", "-n", "3", "--format", "json", "--seed", "4", "--top-k", "5"]).ok());
+    assert_eq!(out["ids"].as_array().unwrap().len(), 3);
+    assert_eq!(read(&alone(&exe, &["--info"]).ok())["manifest"]["name"], "bard");
+    alone(&exe, &["x", "-n", "0"]).refuses(&["-n", "0"]);
+    assert!(llamac(["inspect", text(&exe)]).ok().contains("an executable that carries an artifact"));
+    llamac(["verify", text(&exe)]).ok();
+}
+
+#[test]
+fn chat_templates_travel_with_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.llamac");
+    let template = "{% for m in messages %}{{ m.content }}\n{% endfor %}";
+    let compile = |m: &support::Broken| {
+        llamac(["compile", text(m.path()), "-o", text(&file), "-c", "64"]).ok();
+        llamac_runtime::Program::open(&file).unwrap()
+    };
+    let m = support::Broken::copy("stories260K");
+    assert_eq!(compile(&m).chat_template(), None);
+    m.write("tokenizer_config.json", serde_json::json!({ "chat_template": template }).to_string().as_bytes());
+    assert_eq!(compile(&m).chat_template(), Some(template));
+    assert!(llamac(["inspect", text(&file)]).ok().contains(template));
+    assert!(llamac(["inspect", text(m.path())]).ok().contains(template));
+    let several = serde_json::json!([{ "name": "tools", "template": "no" }, { "name": "default", "template": "yes" }]);
+    m.write("tokenizer_config.json", serde_json::json!({ "chat_template": several }).to_string().as_bytes());
+    assert_eq!(compile(&m).chat_template(), Some("yes"));
+    // A file of its own is what transformers takes first.
+    m.write("chat_template.jinja", b"its own");
+    assert_eq!(compile(&m).chat_template(), Some("its own"));
+    m.write("chat_template.jinja", b"\xff\xfe");
+    llamac(["compile", text(m.path()), "-o", text(&file)]).refuses(&["chat_template.jinja", "Jinja"]);
+    m.remove("chat_template.jinja").write("tokenizer_config.json", br#"{"chat_template": 7}"#);
+    llamac(["compile", text(m.path()), "-o", text(&file)]).refuses(&["tokenizer_config.json", "chat_template", "7"]);
 }

@@ -56,7 +56,7 @@ fn artifact(args: &InspectArgs) -> Result<String> {
     let mut text = format!(
         "# {}\n\nThis is {carried}: format {FORMAT_VERSION}, compiler {}, {} bytes; target {}, {}, needs {}.\nIt {}.\n\
          Tokens T <= {}, rows S <= {}, outputs R <= {}, slots {}; act {}, kv {}, fusion {}{}.\nMemory while running: {} \
-         bytes (weights {}, states {}, arena {}, inputs and outputs {}). Checked: {checked}.\n\n",
+         bytes (weights {}, states {}, arena {}, inputs and outputs {}, process {}). Checked: {checked}.\n\n",
         manifest.name,
         header.compiler,
         header.bytes,
@@ -77,6 +77,7 @@ fn artifact(args: &InspectArgs) -> Result<String> {
         m.states,
         m.arena,
         m.ports,
+        m.process,
     );
     for (title, table) in [("Sections", sections), ("Entries", entries), ("Weights", weights)] {
         write!(text, "## {title}\n\n{}\n", table.render(TableFormat::Md))?;

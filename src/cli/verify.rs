@@ -43,7 +43,9 @@ fn of_artifact(path: &Path, args: &VerifyArgs, ids: Option<Vec<u32>>) -> Result<
     }
     let b = info.bounds;
     let sizes = Sizes { context: Some(b.tokens), chunk: Some(b.rows), slots: Some(b.slots), outputs: Some(b.outputs) };
-    let model = args.model.weights.as_deref().map(|model| setup::open_at(model, None, &sizes)).transpose()?;
+    // A text graph has sizes of its own, which are compared.
+    let sizes = |model: &Path| if model.is_dir() { sizes } else { Sizes::default() };
+    let model = args.model.weights.as_deref().map(|m| setup::open_at(m, None, &sizes(m))).transpose()?;
     say(match &model {
         Some(model) => format!(
             "compared: the code in {} with the interpreter of {}, its graph and its tensors as they are there",
