@@ -12,6 +12,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// The most bytes that a process had resident (VmHWM). Its context is filled, so that it has touched what it can.
+#[allow(clippy::zombie_processes, reason = "wait4 waits for it, and says what it took")]
 fn peak(command: &mut Command) -> usize {
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
     let mut status = 0;

@@ -288,8 +288,11 @@ pub struct ExplainArgs {
 #[command(after_help = "Examples:
   llamac verify examples/models/bard
   llamac verify examples/mlp.lir
-  llamac verify bard.llamac                                # its code against its own graph and weights
-  llamac verify bard.llamac --weights examples/models/bard # against the model that it was made of")]
+  llamac verify bard.llamac
+  llamac verify bard.llamac --weights examples/models/bard
+
+An artifact is compared with the interpreter of the graph in it on the weights in it; with --weights MODEL, of the
+model that it was made of.")]
 pub struct VerifyArgs {
     /// The model.
     #[command(flatten)]
