@@ -1,0 +1,4 @@
+//! The block codecs: against values that llama.cpp made, against themselves, and against llama.cpp's search.
+
+mod files;
+mod golden;
