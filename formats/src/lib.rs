@@ -11,6 +11,7 @@ pub mod dtype;
 pub mod extent;
 pub mod panel;
 pub mod program;
+pub mod q8;
 pub mod rope;
 
 pub use access::{Access, Indirect};
