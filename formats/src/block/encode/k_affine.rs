@@ -35,11 +35,11 @@ impl Model {
 
     /// The best integers near `scale` (real multiples of `d`) and the error, less Σx², that they leave.
     #[inline(always)]
-    fn steps(&self, scale: &[f32; PARTS], offsets: [f32; 2], d: f32, dmin: f32) -> (Steps, f32) {
+    fn steps(&self, scale: &[f32; PARTS], offsets: &[f32], d: f32, dmin: f32) -> (Steps, f32) {
         let inverse_min = inverse(dmin);
         let mut best = [f32::INFINITY; PARTS];
         let mut steps = Steps::default();
-        for offset in offsets {
+        for &offset in offsets {
             for p in 0..PARTS {
                 let integer = fit::nearest(scale[p] + offset, 0.0, TOP6);
                 let s = d * integer;
@@ -81,7 +81,8 @@ pub fn encode<const TOP: u8>(x: &[f32; 256], fields: &mut Fields) {
         let multiples = lines.map(|l| l.scale * inverse(d_candidate.to_f32()));
         for min_end in ENDS {
             let m_candidate = storable(deepest / min_end);
-            let (candidate, error) = model.steps(&multiples, [-0.25, 0.25], d_candidate.to_f32(), m_candidate.to_f32());
+            let (candidate, error) =
+                model.steps(&multiples, &[-0.25, 0.25], d_candidate.to_f32(), m_candidate.to_f32());
             if error < best {
                 (best, d, dmin, steps) = (error, d_candidate, m_candidate, candidate);
             }
@@ -89,13 +90,16 @@ pub fn encode<const TOP: u8>(x: &[f32; 256], fields: &mut Fields) {
     }
 
     let (scale, min) = (d.to_f32(), dmin.to_f32());
+    for (step, line) in steps.scale.iter_mut().zip(lines) {
+        // A part that is not constant keeps a step, however coarse: quants that fit it can only gain.
+        *step = if line.scale > 0.0 { step.max(1.0) } else { *step };
+    }
     for _ in 0..2 {
         for (p, x) in parts.iter().enumerate() {
             let inverse = inverse(scale * steps.scale[p]);
             model.set(p, fit::sums(x, inverse, min * steps.min[p] * inverse, 0.0, top));
         }
-        let free = std::array::from_fn(|p| steps.scale[p]);
-        let (again, _) = model.steps(&free, [0.0, 1.0], scale, min);
+        let (again, _) = model.steps(&steps.scale, &[0.0, -1.0, 1.0], scale, min);
         steps = again;
     }
     (fields.d, fields.m) = (d.to_bits(), dmin.to_bits());
