@@ -90,9 +90,12 @@ pub fn encode<const TOP: u8>(x: &[f32; 256], fields: &mut Fields) {
     }
 
     let (scale, min) = (d.to_f32(), dmin.to_f32());
-    for (step, line) in steps.scale.iter_mut().zip(lines) {
+    for (p, line) in lines.iter().enumerate() {
         // A part that is not constant keeps a step, however coarse: quants that fit it can only gain.
-        *step = if line.scale > 0.0 { step.max(1.0) } else { *step };
+        if steps.scale[p] == 0.0 && line.scale > 0.0 {
+            steps.scale[p] = 1.0;
+            steps.min[p] = fit::nearest(-line.base * inverse(min), 0.0, TOP6);
+        }
     }
     for _ in 0..2 {
         for (p, x) in parts.iter().enumerate() {
