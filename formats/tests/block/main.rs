@@ -3,4 +3,5 @@
 mod edges;
 mod files;
 mod golden;
+mod mix;
 mod search;
