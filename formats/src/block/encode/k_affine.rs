@@ -40,18 +40,22 @@ impl Model {
         let mut best = [f32::INFINITY; PARTS];
         let mut steps = Steps::default();
         for &offset in offsets {
+            // Two plain loops: compilers make vectors of these, not of one.
+            let (mut integers, mut mins, mut errors) = ([0.0; PARTS], [0.0; PARTS], [0.0; PARTS]);
             for p in 0..PARTS {
-                let integer = fit::nearest(scale[p] + offset, 0.0, TOP6);
-                let s = d * integer;
+                integers[p] = fit::nearest(scale[p] + offset, 0.0, TOP6);
+                let s = d * integers[p];
                 let free = (s * self.l[p] - self.x[p]) * (1.0 / PART as f32);
-                let min = fit::nearest(free * inverse_min, 0.0, TOP6);
-                let b = -dmin * min;
-                let error =
+                mins[p] = fit::nearest(free * inverse_min, 0.0, TOP6);
+                let b = -dmin * mins[p];
+                errors[p] =
                     s * (s * self.ll[p] + 2.0 * (b * self.l[p] - self.xl[p])) + b * (b * PART as f32 - 2.0 * self.x[p]);
-                let better = error < best[p];
-                best[p] = if better { error } else { best[p] };
-                steps.scale[p] = if better { integer } else { steps.scale[p] };
-                steps.min[p] = if better { min } else { steps.min[p] };
+            }
+            for p in 0..PARTS {
+                let better = errors[p] < best[p];
+                best[p] = if better { errors[p] } else { best[p] };
+                steps.scale[p] = if better { integers[p] } else { steps.scale[p] };
+                steps.min[p] = if better { mins[p] } else { steps.min[p] };
             }
         }
         (steps, best.iter().sum())
