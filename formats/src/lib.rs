@@ -11,6 +11,7 @@ pub mod extent;
 pub mod panel;
 pub mod program;
 pub mod rope;
+pub mod vocabulary;
 
 pub use access::{Access, Indirect};
 pub use dtype::DType;
