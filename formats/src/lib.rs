@@ -10,10 +10,12 @@ pub mod dtype;
 pub mod extent;
 pub mod panel;
 pub mod program;
+pub mod reach;
 pub mod rope;
 
 pub use access::{Access, Indirect};
 pub use dtype::DType;
 pub use extent::{Bounds, Extent, Sizes, Sym};
 pub use panel::{PANEL_WIDTH, PanelLayout};
+pub use reach::{Over, Reach, Touch};
 pub use rope::{RopeScaling, RopeTable};

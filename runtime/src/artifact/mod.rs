@@ -67,7 +67,9 @@ pub struct Program {
     tokenizer_bytes: Option<Region>,
     tokenizer: OnceLock<Tokenizer>,
     executable: Arc<Executable>,
-    code_bytes: Region,
+    code: Region,
+    /// Where machine code begins in the section.
+    code_at: usize,
 }
 
 impl Program {
@@ -121,11 +123,12 @@ impl Program {
             |section: SectionKind| move |what: String| ArtifactError::Contents { path: path.into(), section, what };
         let manifest: Manifest =
             serde_json::from_slice(manifest.as_slice()).map_err(|e| contents(SectionKind::Manifest)(e.to_string()))?;
-        let program: program::Program =
+        let (table, code_at) = code::table(code.as_slice(), &header).map_err(contents(SectionKind::Code))?;
+        let mut program: program::Program =
             serde_json::from_slice(program.as_slice()).map_err(|e| contents(SectionKind::Program)(e.to_string()))?;
         str::from_utf8(graph.as_slice()).map_err(|e| contents(SectionKind::Graph)(e.to_string()))?;
-        code::check(&program.kernels, code.len()).map_err(contents(SectionKind::Code))?;
-        let mapped = MappedCode::new(code.as_slice(), &program.kernels)?;
+        program.kernels = table.kernels;
+        let mapped = MappedCode::new(&code.as_slice()[code_at..], &program.kernels)?;
         let executable = Executable::new(program, Arc::new(mapped), Arc::new(weights))
             .map_err(|error| ArtifactError::Load { path: path.into(), error: Box::new(error) })?;
         Ok(Program {
@@ -136,7 +139,8 @@ impl Program {
             tokenizer_bytes: tokenizer,
             tokenizer: OnceLock::new(),
             executable: Arc::new(executable),
-            code_bytes: code,
+            code,
+            code_at,
         })
     }
 
@@ -191,9 +195,9 @@ impl Program {
         str::from_utf8(self.graph.as_slice()).unwrap_or_default()
     }
 
-    /// The code section.
+    /// The machine code of all kernels.
     pub fn code(&self) -> &[u8] {
-        self.code_bytes.as_slice()
+        &self.code.as_slice()[self.code_at..]
     }
 
     /// Tokens that end a text.
