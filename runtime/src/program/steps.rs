@@ -203,7 +203,6 @@ impl Ground<'_> {
         let q = self.access("the queries", &work.q, &dims)?;
         self.writable("the result", work.out.base)?;
         let out = self.access("the result", &work.out, &dims)?;
-        self.apart("the result", &out, &dims)?;
         expect_unit("the last stride of the queries", work.q.strides[3], work.head_dim)?;
         expect_unit("the last stride of the result", work.out.strides[3], work.head_dim)?;
         for access in [&work.q, &work.out] {
@@ -211,6 +210,7 @@ impl Ground<'_> {
                 expect_extent("the last stride of an index", indirect.strides[3], Extent::ZERO)?;
             }
         }
+        self.apart("the result", &out, &dims)?;
         disjoint("the result", &out, "the queries", &q)?;
         for (what, state) in [("the keys", work.keys), ("the values", work.values)] {
             disjoint("the result", &out, what, &Reach { base: Base::State(state), bytes: 0..usize::MAX })?;
