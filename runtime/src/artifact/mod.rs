@@ -19,8 +19,9 @@
 //! all sections but the weights, then every number inside; it maps the weights and touches none of them. The tokenizer is
 //! taken apart when it is first asked for.
 //!
-//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. The checks find
-//! damage and mistakes; they do not make foreign code safe.
+//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. Trusted is the code
+//! section, which says beside the machine code what each kernel touches; all else is held against it, so that no damage,
+//! mistake or change outside that section makes the code leave its memory. Nothing makes foreign code safe.
 
 mod code;
 mod error;

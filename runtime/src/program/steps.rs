@@ -43,6 +43,14 @@ impl Ground<'_> {
         at_least_one(&format!("n of segment {i}"), segment.n)?;
         at_least_one(&format!("the panel step of segment {i}"), segment.step)?;
         let panels = n.div_ceil(PANEL_WIDTH);
+        // Also where there is but one panel, and nothing to step over.
+        if segment.step > panels {
+            return Err(Fault::Mismatch {
+                what: format!("the panel step of segment {i}"),
+                found: segment.step.to_string(),
+                expected: format!("at most the {panels} panels of weight {}", segment.weight),
+            });
+        }
         let last = (segment.n.div_ceil(PANEL_WIDTH) - 1)
             .checked_mul(segment.step)
             .and_then(|s| s.checked_add(segment.first))
