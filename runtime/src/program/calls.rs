@@ -115,6 +115,17 @@ impl Ground<'_> {
                 });
             }
         }
+        if let (Operand::State(_), true) = (operand, touch.stored) {
+            // What is copied from slot to slot is the whole of it: it must not be larger than what is ever written.
+            let found = self.bytes(what, operand)?;
+            if found != touch.bytes {
+                return Err(Fault::Mismatch {
+                    what: format!("the size of {} ({what})", name(operand)),
+                    found: format!("{found} bytes"),
+                    expected: format!("the {} bytes that the kernel writes in", touch.bytes),
+                });
+            }
+        }
         self.holds(what, operand, touch.bytes)
     }
 }

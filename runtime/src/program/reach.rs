@@ -144,6 +144,11 @@ impl Ground<'_> {
         self.space(what, operand).map(drop)
     }
 
+    /// Bytes from where an operand begins to the end of its memory.
+    pub(super) fn bytes(&self, what: &str, operand: Operand) -> Result<usize, Fault> {
+        self.space(what, operand).map(|space| space.end - space.start)
+    }
+
     /// Refuses an operand that has fewer bytes.
     pub(super) fn holds(&self, what: &str, operand: Operand, bytes: usize) -> Result<(), Fault> {
         let space = self.space(what, operand)?;
