@@ -4,6 +4,7 @@ use crate::compile::{CompileError, Compiled};
 use crate::model::Model;
 use llamac_codegen::artifact::{Contents, WriteError, Written};
 use llamac_codegen::{CodegenError, Target};
+use llamac_formats::DType;
 use llamac_formats::artifact::{Manifest, Memory, TokenizerInfo};
 use llamac_formats::program::{PortInfo, Program};
 use llamac_passes::Options;
@@ -62,10 +63,11 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
 /// What a session of the program needs.
 fn memory(program: &Program, weights: usize) -> Memory {
     let sizes = program.bounds.sizes();
-    let port = |p: &PortInfo| p.dims.iter().map(|d| d.value(&sizes)).product::<usize>() * p.dtype.bytes();
+    let bytes = |dtype: DType, dims: &[usize]| dtype.storage_of(dims).unwrap_or(usize::MAX);
+    let port = |p: &PortInfo| bytes(p.dtype, &p.dims.iter().map(|d| d.value(&sizes)).collect::<Vec<_>>());
     Memory {
         weights,
-        states: program.states.iter().map(|s| s.dims.iter().product::<usize>() * s.dtype.bytes()).sum(),
+        states: program.states.iter().map(|s| bytes(s.dtype, &s.dims)).sum(),
         arena: program.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0),
         ports: program.inputs.iter().chain(&program.outputs).map(port).sum(),
     }

@@ -2,6 +2,7 @@
 
 use crate::compile::{self, CompileError};
 use crate::model::Model;
+use llamac_formats::q8;
 use llamac_ir::interp::{Input, InterpError, Interpreter, MAX_ELEMENTS};
 use llamac_ir::prng::Prng;
 use llamac_ir::{DType, Dim, Op, Sizes, Sym};
@@ -279,6 +280,15 @@ fn numbers(data: Data<'_>) -> Vec<f64> {
         // The bits of a 16-bit float are widened as the formats define them.
         Data::F16(v) => v.iter().map(|&b| half::f16::from_bits(b).to_f64()).collect(),
         Data::BF16(v) => v.iter().map(|&b| half::bf16::from_bits(b).to_f64()).collect(),
+        Data::Blocks(DType::Block(format), bytes) => {
+            let mut out = vec![0.0; data.len()];
+            format.decode(bytes, &mut out);
+            out.into_iter().map(f64::from).collect()
+        }
+        Data::Blocks(_, bytes) => {
+            let blocks = bytes.as_chunks::<{ q8::BYTES }>().0;
+            blocks.iter().flat_map(q8::decode).map(f64::from).collect()
+        }
     }
 }
 

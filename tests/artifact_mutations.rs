@@ -60,7 +60,7 @@ fn is_operand(value: &Value) -> bool {
 }
 
 fn is_dtype(value: &Value) -> bool {
-    ["f32", "f16", "bf16", "i32", "bool"].iter().any(|d| value == d)
+    ["f32", "f16", "bf16", "i32", "bool", "q8", "q4_k"].iter().any(|d| value == d)
 }
 
 /// Runs changed artifacts, noting before each what it is.
@@ -116,7 +116,7 @@ impl Child {
             self.json(kind, &format!("{place} = {from}"), &changed);
         }
         for place in places(&intact, &is_dtype) {
-            for dtype in ["f32", "f16", "bf16", "i32", "bool"] {
+            for dtype in ["f32", "f16", "bf16", "i32", "bool", "q8", "q4_k"] {
                 let mut changed = intact.clone();
                 *changed.pointer_mut(&place).unwrap() = dtype.into();
                 self.json(kind, &format!("{place} = {dtype}"), &changed);

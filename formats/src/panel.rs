@@ -40,7 +40,7 @@ impl PanelLayout {
         match self.dtype {
             DType::F32 | DType::F16 => self.k * PANEL_WIDTH * self.dtype.bytes(),
             DType::BF16 => self.k.div_ceil(2) * 2 * PANEL_WIDTH * 2,
-            DType::I32 | DType::Bool => panic!("{} has no packed layout", self.dtype),
+            DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => panic!("{} has no packed layout", self.dtype),
         }
     }
 

@@ -85,8 +85,11 @@ fn operand_type(closed: &Closed, operand: Operand) -> Option<&Type> {
 /// Bytes of a tensor at the bounds.
 fn bytes(ty: &Type, most: &Sizes) -> Option<usize> {
     match (ty.layout, &ty.dims[..]) {
-        (Layout::Rows, _) => ty.elements().value(most).checked_mul(ty.dtype.bytes()),
-        (Layout::Panels, [n, k]) => {
+        (Layout::Rows, dims) => {
+            let dims: Vec<usize> = dims.iter().map(|d| d.extent().value(most)).collect();
+            ty.dtype.storage_of(&dims)
+        }
+        (Layout::Panels, [n, k]) if ty.dtype.is_float() => {
             let layout = PanelLayout { dtype: ty.dtype, k: k.as_const()? };
             Some(layout.matrix_bytes(n.as_const()?))
         }
