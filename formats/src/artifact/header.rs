@@ -14,9 +14,9 @@ pub enum SectionKind {
     Manifest,
     /// The graph after all graph passes, as text.
     Graph,
-    /// [`crate::program::Program`] as JSON.
+    /// [`crate::program::Program`] as JSON, without its kernels.
     Program,
-    /// The machine code of all kernels.
+    /// What all kernels are and touch ([`super::CodeTable`]), and their machine code.
     Code,
     /// A stored vocabulary ([`crate::vocabulary`]), or a `tokenizer.json` that none expresses; absent where the model has
     /// none.

@@ -19,8 +19,9 @@
 //! all sections but the weights, then every number inside; it maps the weights and touches none of them. The tokenizer is
 //! opened when it is first asked for.
 //!
-//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. The checks find
-//! damage and mistakes; they do not make foreign code safe.
+//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. Trusted is the code
+//! section, which says beside the machine code what each kernel touches; all else is held against it, so that no damage,
+//! mistake or change outside that section makes the code leave its memory. Nothing makes foreign code safe.
 
 mod code;
 mod error;
@@ -69,7 +70,9 @@ pub struct Program {
     chat_template: Option<Region>,
     report: Option<Region>,
     executable: Arc<Executable>,
-    code_bytes: Region,
+    code: Region,
+    /// Where machine code begins in the section.
+    code_at: usize,
 }
 
 impl Program {
@@ -131,14 +134,15 @@ impl Program {
             |section: SectionKind| move |what: String| ArtifactError::Contents { path: path.into(), section, what };
         let manifest: Manifest =
             serde_json::from_slice(manifest.as_slice()).map_err(|e| contents(SectionKind::Manifest)(e.to_string()))?;
-        let program: program::Program =
+        let (table, code_at) = code::table(code.as_slice(), &header).map_err(contents(SectionKind::Code))?;
+        let mut program: program::Program =
             serde_json::from_slice(program.as_slice()).map_err(|e| contents(SectionKind::Program)(e.to_string()))?;
         str::from_utf8(graph.as_slice()).map_err(|e| contents(SectionKind::Graph)(e.to_string()))?;
         if let Some(template) = &chat_template {
             str::from_utf8(template.as_slice()).map_err(|e| contents(SectionKind::ChatTemplate)(e.to_string()))?;
         }
-        code::check(&program.kernels, code.len()).map_err(contents(SectionKind::Code))?;
-        let mapped = MappedCode::new(code.as_slice(), &program.kernels)?;
+        program.kernels = table.kernels;
+        let mapped = MappedCode::new(&code.as_slice()[code_at..], &program.kernels)?;
         let executable = Executable::new(program, Arc::new(mapped), Arc::new(weights))
             .map_err(|error| ArtifactError::Load { path: path.into(), error: Box::new(error) })?;
         Ok(Program {
@@ -151,7 +155,8 @@ impl Program {
             chat_template,
             report,
             executable: Arc::new(executable),
-            code_bytes: code,
+            code,
+            code_at,
         })
     }
 
@@ -206,9 +211,9 @@ impl Program {
         str::from_utf8(self.graph.as_slice()).unwrap_or_default()
     }
 
-    /// The code section.
+    /// The machine code of all kernels.
     pub fn code(&self) -> &[u8] {
-        self.code_bytes.as_slice()
+        &self.code.as_slice()[self.code_at..]
     }
 
     /// Tokens that end a text.
