@@ -40,6 +40,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print the logits of a prompt's last position and the likeliest token after each
     Logits(LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
     /// Print the graph before and after any pass, the plan, the loops or the machine code
     Ir(IrArgs),
     /// Show what was fused and why not, recipes, memory plan, copies and barriers
@@ -182,6 +184,40 @@ pub struct LogitsArgs {
     /// Output: JSON, or the last position's logits as a NumPy file
     #[arg(long, value_enum, default_value = "json")]
     pub format: LogitsFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// `perplexity`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The text is cut into windows of the begin token and W - 1 tokens of the text; every token of the text is
+predicted from those before it in its window, and what fills no window is dropped.
+
+Examples:
+  llamac perplexity examples/models/bard -f examples/models/bard/README.md --window 128
+  llamac perplexity examples/models/bard -f README.md --window 64 --format json"
+)]
+pub struct PerplexityArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text, UTF-8
+    #[arg(short = 'f', long = "file", value_name = "TEXT")]
+    pub file: PathBuf,
+    /// Tokens of a window, the begin token included
+    #[arg(short = 'w', long, value_name = "W", default_value_t = 512)]
+    pub window: usize,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
     /// Fusion.
     #[command(flatten)]
     pub fusion: FusionArgs,

@@ -11,6 +11,7 @@ mod ir;
 
 mod logits;
 mod npy;
+mod perplexity;
 mod progress;
 mod run;
 mod setup;
@@ -62,6 +63,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Run(args) => run::run(args),
         Command::Logits(args) => logits::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
 
         Command::Ir(args) => ir::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -3,11 +3,13 @@
 mod data;
 mod error;
 mod generator;
+mod perplexity;
 mod rows;
 
 pub use data::Data;
 pub use error::{GenerateError, StepError};
 pub use generator::{Generator, Logits, Row};
+pub use perplexity::{Perplexity, PerplexityError};
 
 use crate::execute::{Bases, Prepared, Run, kernel_scratch, routine_scratch, shared_scratch, walk};
 use crate::exp::routines;
