@@ -7,6 +7,7 @@
 
 pub mod artifact;
 pub mod compile;
+pub mod machine;
 pub mod model;
 pub mod traffic;
 pub mod verify;

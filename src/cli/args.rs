@@ -50,6 +50,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measure prefill and decode speed, and the memory bandwidth that decode reaches
     Bench(BenchArgs),
+    /// Measure what this machine can do: memory, arithmetic, threads
+    Machine(MachineArgs),
     /// Write a model directory with seeded random weights
     Synth(SynthArgs),
     /// Print a completion script for a shell
@@ -388,6 +390,30 @@ pub struct BenchArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
+}
+
+/// `machine`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What was measured is saved for `llamac profile`, in llamac/machine.json of $XDG_CACHE_HOME or ~/.cache.
+
+Examples:
+  llamac machine --no-save
+  llamac machine -t 1 --format json -o target/machine.json"
+)]
+pub struct MachineArgs {
+    /// Most threads; fewer are measured too [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Where to save
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Save nothing
+    #[arg(long, conflicts_with = "output")]
+    pub no_save: bool,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
 }
 
 /// Output of tabular commands.

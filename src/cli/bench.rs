@@ -10,7 +10,7 @@ use llamac::model::Model;
 use llamac::traffic;
 use llamac_formats::program::{Program, Work};
 use llamac_formats::{PanelLayout, Sizes};
-use llamac_runtime::{Generator, Pool, Region, Tier, machine};
+use llamac_runtime::{Generator, Pool, Region, Tier, limits};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let mut builds = builds(args, &model, &pools, tier)?;
     let bandwidths = pools
         .iter()
-        .map(|p| machine::read_bandwidth(p, BANDWIDTH_BYTES, 3).map_err(compile::CompileError::Threads))
+        .map(|p| limits::read_bandwidth(p, BANDWIDTH_BYTES, 3).map_err(compile::CompileError::Threads))
         .collect::<Result<Vec<f64>, _>>()?;
 
     let mut tests = vec![];

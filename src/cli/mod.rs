@@ -10,6 +10,7 @@ mod inspect;
 mod ir;
 
 mod logits;
+mod machine;
 mod npy;
 mod perplexity;
 mod progress;
@@ -69,6 +70,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Machine(args) => machine::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { output } => shell::manual(&output),

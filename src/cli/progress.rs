@@ -46,6 +46,13 @@ impl Progress {
     }
 }
 
+/// A line that says what is going on, on a terminal.
+pub fn spinner() -> ProgressBar {
+    let shown = std::io::stderr().is_terminal();
+    let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::default_spinner())
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn means_and_errors() {
         let mut p = Perplexity::default();
-        [1.0, 3.0].map(|x| p.add(x));
+        p.add(1.0);
+        p.add(3.0);
         assert_eq!((p.tokens, p.nll_per_token()), (2, 2.0));
         assert!((p.perplexity() - 2f64.exp()).abs() < 1e-12);
         assert!((p.error() - 2f64.exp()).abs() < 1e-12);
