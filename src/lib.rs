@@ -9,5 +9,8 @@ pub mod artifact;
 pub mod compile;
 pub mod machine;
 pub mod model;
+pub mod profile;
+pub mod trace;
 pub mod traffic;
 pub mod verify;
+pub mod work;

@@ -13,6 +13,7 @@ mod logits;
 mod machine;
 mod npy;
 mod perplexity;
+mod profile;
 mod progress;
 mod run;
 mod setup;
@@ -70,6 +71,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Machine(args) => machine::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => shell::completions(shell),

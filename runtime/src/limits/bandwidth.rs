@@ -87,33 +87,41 @@ impl<const AHEAD: bool> Kernel for Sum<'_, AHEAD> {
         let stream = self.0.len() / STREAMS;
         // SAFETY: every stream is a whole number of two vectors; the caller vouches for the instruction set.
         unsafe {
-            let mut sums = [[S::zero(); 2]; STREAMS];
+            // Eight by name: as an array they would be kept in memory.
+            let zero = S::zero();
+            let (mut a0, mut a1, mut b0, mut b1) = (zero, zero, zero, zero);
+            let (mut c0, mut c1, mut d0, mut d1) = (zero, zero, zero, zero);
+            let a = self.0.as_ptr();
+            let (b, c, d) = (a.add(stream), a.add(2 * stream), a.add(3 * stream));
             for _ in 0..self.1 {
                 let mut i = 0;
                 while i < stream {
-                    let mut s = 0;
-                    while s < STREAMS {
-                        let from = self.0.as_ptr().add(s * stream + i);
-                        let mut v = 0;
-                        while v < 2 {
-                            if AHEAD {
-                                S::prefetch(from.wrapping_add(1024 + v * S::LANES).cast());
-                            }
-                            sums[s][v] = S::add(sums[s][v], S::load(from.add(v * S::LANES)));
-                            v += 1;
-                        }
-                        s += 1;
+                    let next = i + S::LANES;
+                    if AHEAD {
+                        let ahead = |from: *const f32| from.wrapping_add(i + 1024).cast::<u8>();
+                        S::prefetch(ahead(a));
+                        S::prefetch(ahead(b));
+                        S::prefetch(ahead(c));
+                        S::prefetch(ahead(d));
+                        let ahead = |from: *const f32| from.wrapping_add(next + 1024).cast::<u8>();
+                        S::prefetch(ahead(a));
+                        S::prefetch(ahead(b));
+                        S::prefetch(ahead(c));
+                        S::prefetch(ahead(d));
                     }
+                    a0 = S::add(a0, S::load(a.add(i)));
+                    b0 = S::add(b0, S::load(b.add(i)));
+                    c0 = S::add(c0, S::load(c.add(i)));
+                    d0 = S::add(d0, S::load(d.add(i)));
+                    a1 = S::add(a1, S::load(a.add(next)));
+                    b1 = S::add(b1, S::load(b.add(next)));
+                    c1 = S::add(c1, S::load(c.add(next)));
+                    d1 = S::add(d1, S::load(d.add(next)));
                     i += 2 * S::LANES;
                 }
             }
-            let mut sum = S::zero();
-            let mut s = 0;
-            while s < STREAMS {
-                sum = S::add(sum, S::add(sums[s][0], sums[s][1]));
-                s += 1;
-            }
-            S::sum(sum)
+            let left = S::add(S::add(a0, a1), S::add(b0, b1));
+            S::sum(S::add(left, S::add(S::add(c0, c1), S::add(d0, d1))))
         }
     }
 }
