@@ -37,7 +37,7 @@ fn step(graph: &Graph, inst: Inst, sizes: &Sizes) -> usize {
 
 fn size(graph: &Graph, value: Value, sizes: &Sizes) -> usize {
     let ty = graph.ty(value);
-    ty.elements().value(sizes).saturating_mul(ty.dtype.bytes())
+    ty.dtype.storage(ty.elements().value(sizes)).unwrap_or(usize::MAX)
 }
 
 /// The rows that a region writes into a state, if its result of that index is one.
@@ -73,7 +73,7 @@ fn read(graph: &Graph, value: Value, sizes: &Sizes) -> usize {
             // Tiled attention reads the tokens present; written states are not read.
             [_, heads, _, width] if !looked_at && attention() => {
                 let row = heads.value(sizes).saturating_mul(width.value(sizes));
-                sizes.tokens.saturating_mul(row).saturating_mul(graph.ty(base).dtype.bytes())
+                graph.ty(base).dtype.storage(sizes.tokens.saturating_mul(row)).unwrap_or(usize::MAX)
             }
             _ if !looked_at => 0,
             _ => size(graph, value, sizes),

@@ -120,6 +120,7 @@ fn numbers(data: Data<'_>) -> Vec<f32> {
         Data::Bool(v) => v.iter().map(|&x| f32::from(x)).collect(),
         Data::F16(v) => v.iter().map(|&b| half::f16::from_bits(b).to_f32()).collect(),
         Data::BF16(v) => v.iter().map(|&b| half::bf16::from_bits(b).to_f32()).collect(),
+        Data::Blocks(_, v) => v.iter().map(|&b| b.into()).collect(),
     }
 }
 

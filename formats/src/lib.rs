@@ -6,13 +6,16 @@
 
 pub mod access;
 pub mod artifact;
+pub mod block;
 pub mod dtype;
 pub mod extent;
 pub mod panel;
 pub mod program;
+pub mod q8;
 pub mod rope;
 
 pub use access::{Access, Indirect};
+pub use block::BlockFormat;
 pub use dtype::DType;
 pub use extent::{Bounds, Extent, Sizes, Sym};
 pub use panel::{PANEL_WIDTH, PanelLayout};

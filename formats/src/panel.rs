@@ -40,7 +40,7 @@ impl PanelLayout {
         match self.dtype {
             DType::F32 | DType::F16 => self.k * PANEL_WIDTH * self.dtype.bytes(),
             DType::BF16 => self.k.div_ceil(2) * 2 * PANEL_WIDTH * 2,
-            DType::I32 | DType::Bool => panic!("{} has no packed layout", self.dtype),
+            DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => panic!("{} has no packed layout", self.dtype),
         }
     }
 
@@ -55,6 +55,20 @@ impl PanelLayout {
         match self.dtype {
             DType::BF16 => (k / 2) * 2 * PANEL_WIDTH + n * 2 + k % 2,
             _ => k * PANEL_WIDTH + n,
+        }
+    }
+
+    /// Reads one row back: the K inputs of output `n` of a panel, as [`PanelLayout::pack_row`] took them.
+    ///
+    /// # Panics
+    /// If `row` or `panel` has the wrong length.
+    pub fn unpack_row(&self, n: usize, panel: &[u8], row: &mut [u8]) {
+        let e = self.dtype.bytes();
+        assert_eq!(row.len(), self.k * e);
+        assert_eq!(panel.len(), self.panel_bytes());
+        for (k, element) in row.chunks_exact_mut(e).enumerate() {
+            let at = self.index(n, k) * e;
+            element.copy_from_slice(&panel[at..at + e]);
         }
     }
 

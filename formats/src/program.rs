@@ -182,10 +182,12 @@ pub struct RowsWork {
     pub scalars: Vec<Extent>,
 }
 
-/// `out[m, n] = epilogue(Σ_k a[m, k] · w[n, k])` with f32 activations and accumulation.
+/// `out[m, n] = epilogue(Σ_k a[m, k] · w[n, k])` with f32 accumulation. The activations are f32, bf16 or q8.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GemmWork {
-    /// The activations, f32; axes (m, k), the stride of k is 1.
+    /// Element type of the activations.
+    pub act: DType,
+    /// The activations; axes (m, k), the stride of k is 1. Offsets and strides count elements; for q8 they are whole blocks.
     pub a: Access<Operand>,
     /// Rows: M.
     pub m: Extent,
@@ -197,7 +199,7 @@ pub struct GemmWork {
     pub epilogue: Option<EpilogueWork>,
     /// Row-major f32 `[M, N]`, dense; unused where there is an epilogue.
     pub out: Operand,
-    /// Packed activations: `M_max × K` f32 of the arena, where M may exceed one row.
+    /// Packed activations: `M_max × K` f32 of the arena, whatever `act` is, where M may exceed one row.
     pub scratch: Option<Operand>,
 }
 
@@ -310,6 +312,8 @@ pub struct KernelArgs {
 pub enum Routine {
     /// `extern "C" fn(out: *mut f32, input: *const f32, n: u64)`: `out[i] = exp(input[i])`; may work in place.
     Exp = 0,
+    /// `extern "C" fn(out: *mut u8, input: *const f32, n: u64)`: n elements, a multiple of 32, as blocks of [`crate::q8`].
+    QuantizeQ8 = 1,
 }
 
 /// A finished tile of accumulators, the second argument of an epilogue.

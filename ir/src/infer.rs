@@ -42,14 +42,19 @@ pub fn infer(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds) -
         well_formed(t)?;
         ensure!(t.layout == Layout::Rows || free_layout, "only a weight lies in panels, `{}` makes {t}", op.mnemonic());
         ensure!(!t.dims.contains(&Dim::Const(0)), "an axis has at least one element, found {t}");
-        let bytes = t.max_elements(bounds).saturating_mul(t.dtype.bytes());
+        let bytes = t.max_bytes(bounds);
         ensure!(bytes <= isize::MAX as usize, "{t} is too large: its bytes cannot be addressed");
     }
     Ok(results)
 }
 
 fn well_formed(t: &Type) -> Result<()> {
-    let panels_ok = t.rank() == 2 && t.dtype.is_float() && t.dims.iter().all(|d| d.as_const().is_some());
+    if t.dtype.is_block() {
+        let of = t.dtype.block().0;
+        let whole = matches!(t.dims.last(), Some(Dim::Const(n)) if n.is_multiple_of(of));
+        ensure!(whole, "the last axis of {} holds whole blocks of {of} elements, found {t}", t.dtype);
+    }
+    let panels_ok = t.rank() == 2 && t.dtype.is_weight() && t.dims.iter().all(|d| d.as_const().is_some());
     ensure!(t.layout == Layout::Rows || panels_ok, "only a weight of rank 2 lies in panels, found {t}");
     ensure!(t.rank() <= MAX_RANK, "a tensor has at most {MAX_RANK} axes, found {}", t.rank());
     Ok(())
@@ -70,6 +75,8 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
     };
     for t in operands {
         let panels_ok = matches!(op, Op::Dot(_) | Op::Gather | Op::Fusion(_));
+        let blocks_ok = panels_ok || matches!(op, Op::Cast);
+        ensure!(blocks_ok || !t.dtype.is_block(), "`{}` cannot read elements in blocks, found {t}", op.mnemonic());
         ensure!(t.layout == Layout::Rows || panels_ok, "`{}` cannot read an operand in panels", op.mnemonic());
     }
     let one = |t: Type| Ok(vec![t]);
@@ -85,7 +92,7 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
         Op::Weight(_) => {
             arity(0)?;
             let t = written()?;
-            ensure!(t.dtype.is_float(), "a weight is f32, f16 or bf16, found {t}");
+            ensure!(t.dtype.is_weight(), "a weight is f32, f16, bf16 or in a block format, found {t}");
             ensure!(t.dims.iter().all(|d| d.as_const().is_some()), "a weight's axes are constant, found {t}");
             one(t)
         }
@@ -184,6 +191,13 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
                 "`cast` converts numbers, found {} to {t}",
                 operands[0]
             );
+            let (from, to) = (operands[0].dtype, t.dtype);
+            let blocks_ok = match (from.is_block(), to.is_block()) {
+                (false, false) => true,
+                (false, true) => from == DType::F32 && to == DType::Q8,
+                (true, _) => to == DType::F32,
+            };
+            ensure!(blocks_ok, "`cast` goes from f32 to q8 and from blocks to f32, found {} to {t}", operands[0]);
             one(t)
         }
         Op::Reduce { op: r, axis } => {
@@ -201,9 +215,10 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
             ensure!(ids.dtype == DType::I32 && ids.rank() == 1, "`gather` takes i32 ids of rank 1, found {ids}");
             let dims: Vec<Dim> = ids.dims.iter().chain(&table.dims[1..]).copied().collect();
             let dtype = match annotated {
-                [t] if t.dtype == DType::F32 && table.dtype.is_float() => DType::F32,
+                [t] if t.dtype == DType::F32 && table.dtype.is_weight() => DType::F32,
                 _ => table.dtype,
             };
+            ensure!(!dtype.is_block(), "`gather` from blocks gives f32, found {table}");
             one(Type::new(dtype, dims))
         }
         Op::Reshape => {
@@ -365,12 +380,18 @@ fn rows_of_ids(op: &Op, ids: &Type) -> Result<()> {
 fn dot(spec: &DotSpec, operands: &[&Type]) -> Result<Vec<Type>> {
     ensure!(operands.len() >= 2, "`dot` takes a left and at least one right side, found {} operands", operands.len());
     let (lhs, rhs) = (operands[0], &operands[1..]);
-    ensure!(lhs.dtype == DType::F32, "`dot` takes f32 on the left, found {lhs}");
+    ensure!(lhs.dtype.is_activation(), "`dot` takes f32, bf16 or q8 on the left, found {lhs}");
     ensure!(lhs.layout == Layout::Rows, "`dot` takes rows on the left, found {lhs}");
     ensure!(!spec.contract.is_empty(), "`dot` sums over at least one pair of axes");
     let mut result: Option<Vec<Dim>> = None;
     for r in rhs {
-        ensure!(r.dtype.is_float(), "`dot` takes floats on the right, found {r}");
+        ensure!(r.dtype.is_weight(), "`dot` takes floats or block formats on the right, found {r}");
+        let linear = spec.batch.is_empty() && matches!(spec.contract[..], [(a, 1)] if a + 1 == lhs.rank());
+        let narrow = lhs.dtype != DType::F32 || r.dtype.is_block();
+        ensure!(
+            linear || !narrow,
+            "`dot` of {lhs} and {r} sums over the last axis of the left and axis 1 of the right"
+        );
         let along_k = r.layout == Layout::Rows || (spec.batch.is_empty() && spec.contract.iter().all(|p| p.1 == 1));
         ensure!(along_k, "`dot` contracts axis 1 of a weight in panels, found {r}");
         let pairs = || spec.batch.iter().chain(&spec.contract);

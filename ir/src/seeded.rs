@@ -78,7 +78,7 @@ impl SeededSource {
         for &(recipe, ty) in weights.iter().filter(|(r, _)| r.tensors().len() != 1) {
             source.need(recipe, ty)?;
         }
-        let bytes = |t: &Tensor| t.dims.iter().fold(t.dtype.bytes(), |n, &d| n.saturating_mul(d));
+        let bytes = |t: &Tensor| t.dtype.storage_of(&t.dims).unwrap_or(usize::MAX);
         let found = source.tensors.values().map(bytes).fold(0, usize::saturating_add);
         if found > MAX_BYTES { Err(SeededError::TooLarge { found }) } else { Ok(source) }
     }
@@ -147,7 +147,7 @@ impl TensorSource for SeededSource {
 
 fn make(dtype: DType, dims: &[usize], mut prng: Prng) -> Vec<u8> {
     let count: usize = dims.iter().product();
-    let mut out = Vec::with_capacity(count * dtype.bytes());
+    let mut out = Vec::with_capacity(dtype.storage(count).unwrap_or(0));
     // Uniform in −a to a has the standard deviation a/√3.
     let scale = dims.last().map_or(1.0, |&k| (3.0 / k as f32).sqrt());
     for _ in 0..count {
@@ -156,8 +156,8 @@ fn make(dtype: DType, dims: &[usize], mut prng: Prng) -> Vec<u8> {
         match dtype {
             DType::F16 => out.extend_from_slice(&f16::from_f32(value).to_le_bytes()),
             DType::BF16 => out.extend_from_slice(&bf16::from_f32(value).to_le_bytes()),
-            // The typing rules allow only floats.
-            DType::F32 | DType::I32 | DType::Bool => out.extend_from_slice(&value.to_le_bytes()),
+            // The typing rules allow only weights.
+            _ => out.extend_from_slice(&value.to_le_bytes()),
         }
     }
     out

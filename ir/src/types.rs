@@ -123,6 +123,18 @@ impl Type {
         self.elements().value(&bounds.sizes())
     }
 
+    /// Bytes at the bounds (saturating).
+    pub fn max_bytes(&self, bounds: &Bounds) -> usize {
+        self.dtype.storage(self.max_elements(bounds)).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes, dense: whole blocks, of which a last axis that holds blocks is a multiple.
+    pub fn bytes(&self) -> Extent {
+        let (of, bytes) = self.dtype.block();
+        let elements = self.elements();
+        Extent { factor: elements.factor.div_ceil(of as u64).saturating_mul(bytes as u64), ..elements }
+    }
+
     /// Row-major strides in elements, at the actual sizes.
     pub fn strides(&self) -> Vec<Extent> {
         let mut strides = vec![Extent::ONE; self.dims.len()];

@@ -126,8 +126,7 @@ fn counts(graph: &Graph, value: Value) -> bool {
 
 /// Bytes of a value.
 fn bytes_of(graph: &Graph, v: Value) -> Extent {
-    let ty = graph.ty(v);
-    ty.elements().times(Extent::constant(ty.dtype.bytes() as u64))
+    graph.ty(v).bytes()
 }
 
 /// For each value the bytes that it shows of what is behind it: for views the least along the way, for a broadcast shows

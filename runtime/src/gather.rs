@@ -46,7 +46,9 @@ pub unsafe fn gather(worker: &Worker, args: &GatherArgs) {
                     DType::F32 => *panel.cast::<f32>().add(at),
                     DType::F16 => f16::from_bits(*panel.cast::<u16>().add(at)).to_f32(),
                     DType::BF16 => bf16::from_bits(*panel.cast::<u16>().add(at)).to_f32(),
-                    DType::I32 | DType::Bool => unreachable!("{} has no packed layout", args.dtype),
+                    DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => {
+                        unreachable!("{} has no packed layout", args.dtype)
+                    }
                 };
             }
         }

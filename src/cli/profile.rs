@@ -20,7 +20,7 @@ pub fn run(args: &ProfileArgs) -> Result<ExitCode> {
     if args.prompt == Some(0) && args.generate == Some(0) {
         return Err(failure("-p 0 -n 0: nothing to measure: expected a prompt length or tokens to generate"));
     }
-    if let Some(program) = artifact::opened(&args.model, &args.compile, &[args.fusion.fusion])? {
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
         let tier = setup::tier(args.threads.tier.as_deref())?;
         return profile(program.session_on(setup::pool(args.threads.threads)?, tier)?, args);
     }

@@ -108,6 +108,7 @@ impl Emit<'_, '_> {
     pub fn load(&mut self, dtype: DType, ty: Ty, base: Value, offset: i32) -> Value {
         let lanes = matches!(ty, Ty::Element(_, LANES));
         match dtype {
+            DType::Q8 | DType::Block(_) => unreachable!("lowering addresses no element of a block"),
             DType::F32 | DType::I32 => self.b.ins().load(clif_type(ty), memory(), base, offset),
             DType::BF16 | DType::F16 => {
                 let raw = if lanes {
@@ -139,6 +140,7 @@ impl Emit<'_, '_> {
     pub fn store(&mut self, dtype: DType, base: Value, offset: i32, value: Value) {
         let lanes = self.in_lanes(value);
         let narrow = match dtype {
+            DType::Q8 | DType::Block(_) => unreachable!("lowering addresses no element of a block"),
             DType::F32 | DType::I32 => value,
             DType::BF16 => {
                 let bits = self.bits(self.int_type(value), value);

@@ -40,7 +40,7 @@ impl Kind {
     /// How elements of a dtype are computed with.
     pub fn of(dtype: DType) -> Kind {
         match dtype {
-            DType::F32 | DType::F16 | DType::BF16 => Kind::F32,
+            DType::F32 | DType::F16 | DType::BF16 | DType::Q8 | DType::Block(_) => Kind::F32,
             DType::I32 => Kind::I32,
             DType::Bool => Kind::Bool,
         }

@@ -45,7 +45,7 @@ pub(super) fn not_finite(dtype: DType, bytes: &[u8]) -> Option<Found> {
         DType::F32 => scan::<u32, 4>(bytes, u32::from_le_bytes, 0x7f80_0000, 0x007f_ffff),
         DType::F16 => scan::<u16, 2>(bytes, u16::from_le_bytes, 0x7c00, 0x03ff),
         DType::BF16 => scan::<u16, 2>(bytes, u16::from_le_bytes, 0x7f80, 0x007f),
-        DType::I32 | DType::Bool => None,
+        DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => None,
     }
 }
 

@@ -195,7 +195,7 @@ impl<'a> Resolver<'a, '_> {
             let (found, expected) = (view.dims.to_vec(), shape());
             return Err(PackError::Shape { origin: origin(), tensor: name.into(), found, expected });
         }
-        let bytes = view.dims.iter().try_fold(view.dtype.bytes(), |bytes, &d| bytes.checked_mul(d));
+        let bytes = view.dtype.storage_of(view.dims);
         if bytes != Some(view.bytes.len()) {
             let (found, expected) = (view.bytes.len(), bytes.unwrap_or(usize::MAX));
             return Err(PackError::Bytes { origin: origin(), tensor: name.into(), found, expected });

@@ -179,7 +179,8 @@ impl Maker<'_, '_> {
         let scratch = self.scratch.map(|b| self.memory.buffer(b)).transpose()?;
         let out = self.operand(self.graph.result(self.inst))?;
         let a = self.memory.access(a, &self.at)?;
-        Ok(GemmWork { a, m, k, segments, epilogue: epilogue.map(|e| e.0), out, scratch })
+        let act = g.ty(g.operands(dot)[0]).dtype;
+        Ok(GemmWork { act, a, m, k, segments, epilogue: epilogue.map(|e| e.0), out, scratch })
     }
 
     /// Segments of equal width, for an epilogue that combines them column by column.

@@ -4,6 +4,7 @@ use super::real::Real;
 use super::tensor::{Data, Tensor, offsets, strides};
 use crate::{BinaryOp, CompareOp, DType, DotSpec, ReduceOp, UnaryOp};
 use half::{bf16, f16};
+use llamac_formats::q8;
 use std::sync::Arc;
 
 pub(super) fn unary<F: Real>(op: UnaryOp, x: &Tensor<F>) -> Tensor<F> {
@@ -108,8 +109,21 @@ pub(super) fn cast<F: Real>(x: &Tensor<F>, dtype: DType) -> Tensor<F> {
         },
         DType::F16 => round(x, |x| f16::from_f32(x).to_f32()),
         DType::BF16 => round(x, |x| bf16::from_f32(x).to_f32()),
-        DType::F32 | DType::Bool => x.clone(),
+        DType::Q8 => in_blocks(x),
+        // Weights only: the typing rules allow no such cast.
+        DType::F32 | DType::Bool | DType::Block(_) => x.clone(),
     }
+}
+
+/// What blocks of eight bits along the last axis make of the values.
+fn in_blocks<F: Real>(x: &Tensor<F>) -> Tensor<F> {
+    let narrow: Vec<f32> = x.floats().iter().map(|x| x.to_f32()).collect();
+    let blocks = narrow.as_chunks::<{ q8::ELEMENTS }>().0.iter().flat_map(|x| {
+        let mut block = [0; q8::BYTES];
+        q8::encode(x, &mut block);
+        q8::decode(&block)
+    });
+    Tensor::float(x.dims.clone(), blocks.map(F::from_f32).collect())
 }
 
 fn round<F: Real>(x: &Tensor<F>, to: impl Fn(f32) -> f32) -> Tensor<F> {

@@ -59,7 +59,7 @@ impl Evaluation<'_> {
         match recipe {
             Recipe::Tensor(name) => {
                 let t = self.tensor(name)?;
-                if t.dims != dims || dtype.is_some_and(|d| d != t.dtype) || !t.dtype.is_float() {
+                if t.dims != dims || dtype.is_some_and(|d| d != t.dtype) || !t.dtype.is_weight() {
                     let wanted = dtype.map_or("a float ".to_owned(), |d| d.to_string());
                     let (found, expected) = (format!("{}{:?}", t.dtype, t.dims), format!("{wanted}{dims:?}"));
                     return Err(self.mismatch(recipe, found, expected));
@@ -120,6 +120,11 @@ fn widen(dtype: DType, bytes: &[u8]) -> Vec<f32> {
         DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
         DType::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         DType::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        DType::I32 | DType::Bool => unreachable!("a weight is a float"),
+        DType::Block(format) => {
+            let mut out = vec![0.0; bytes.len() / format.bytes() * format.elements()];
+            format.decode(bytes, &mut out);
+            out
+        }
+        DType::I32 | DType::Bool | DType::Q8 => unreachable!("the typing rules allow no such weight"),
     }
 }

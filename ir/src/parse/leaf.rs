@@ -37,6 +37,8 @@ impl Parser<'_> {
         }
         let scalar = match self.needs_type(ty, at)?.dtype {
             DType::F32 | DType::F16 | DType::BF16 => Scalar::Float(self.float()?),
+            // No constant has a block type: the typing rules say so.
+            DType::Q8 | DType::Block(_) => Scalar::Float(self.float()?),
             DType::I32 => Scalar::Int(self.int()?),
             DType::Bool => {
                 let value = self.token == Token::Ident("true");

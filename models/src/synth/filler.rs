@@ -48,7 +48,7 @@ impl Filler {
             DType::F32 => self.each::<4>(first, bytes, f32::to_le_bytes),
             DType::F16 => self.each::<2>(first, bytes, |v| f16::from_f32(v).to_le_bytes()),
             DType::BF16 => self.each::<2>(first, bytes, |v| bf16::from_f32(v).to_le_bytes()),
-            DType::I32 | DType::Bool => bytes.fill(0),
+            DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => bytes.fill(0),
         }
     }
 

@@ -19,7 +19,7 @@ pub fn not_finite(view: &TensorView<'_>) -> Option<NotFinite> {
         DType::F32 => scan::<4>(view.bytes, u32::from_le_bytes, 0x7f80_0000, 0x007f_ffff),
         DType::F16 => scan::<2>(view.bytes, |b| u16::from_le_bytes(b).into(), 0x7c00, 0x03ff),
         DType::BF16 => scan::<2>(view.bytes, |b| u16::from_le_bytes(b).into(), 0x7f80, 0x007f),
-        DType::I32 | DType::Bool => None,
+        DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => None,
     }
 }
 

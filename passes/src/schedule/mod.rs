@@ -93,8 +93,7 @@ pub fn step_name(graph: &Graph, inst: Inst) -> String {
 
 /// Bytes of a value at the graph's bounds (saturating).
 pub fn value_bytes(graph: &Graph, value: Value) -> usize {
-    let ty = graph.ty(value);
-    ty.max_elements(&graph.bounds).saturating_mul(ty.dtype.bytes())
+    graph.ty(value).max_bytes(&graph.bounds)
 }
 
 /// Orders the steps of a graph: fewest barriers first, then few live bytes, then program order.

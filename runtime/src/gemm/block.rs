@@ -208,7 +208,7 @@ unsafe fn widen(tier: Tier, dtype: DType, panel: *const u8, k: usize, depth: usi
             DType::F32 => return from.cast(),
             DType::F16 => tier.dispatch(Unpack::<F16> { weights: PhantomData, from, k: depth, to: room }),
             DType::BF16 => tier.dispatch(Unpack::<BF16> { weights: PhantomData, from, k: depth, to: room }),
-            DType::I32 | DType::Bool => unreachable!("{dtype} has no packed layout"),
+            DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => unreachable!("{dtype} has no packed layout"),
         }
         room
     }

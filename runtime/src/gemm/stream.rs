@@ -213,7 +213,7 @@ unsafe fn stream(tier: Tier, dtype: DType, rows: usize, panels: usize, pass: Pas
             DType::F32 => stream_of::<F32>(tier, rows, panels, pass),
             DType::F16 => stream_of::<F16>(tier, rows, panels, pass),
             DType::BF16 => stream_of::<BF16>(tier, rows, panels, pass),
-            DType::I32 | DType::Bool => unreachable!("{dtype} has no packed layout"),
+            DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => unreachable!("{dtype} has no packed layout"),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn product(dims: impl IntoIterator<Item = usize>) -> Option<usize> {
 
 /// Bytes of so many elements.
 pub(super) fn bytes(elements: usize, dtype: DType) -> Option<usize> {
-    elements.checked_mul(dtype.bytes()).filter(|b| *b <= MOST)
+    dtype.storage(elements).filter(|b| *b <= MOST)
 }
 
 /// What memory an operand lies in.

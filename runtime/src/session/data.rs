@@ -15,6 +15,8 @@ pub enum Data<'a> {
     BF16(&'a [u16]),
     /// Truth values, 0 or 1.
     Bool(&'a [u8]),
+    /// Whole blocks of a block type.
+    Blocks(DType, &'a [u8]),
 }
 
 impl<'a> Data<'a> {
@@ -26,6 +28,7 @@ impl<'a> Data<'a> {
             Data::F16(_) => DType::F16,
             Data::BF16(_) => DType::BF16,
             Data::Bool(_) => DType::Bool,
+            Data::Blocks(dtype, _) => *dtype,
         }
     }
 
@@ -36,6 +39,10 @@ impl<'a> Data<'a> {
             Data::I32(d) => d.len(),
             Data::F16(d) | Data::BF16(d) => d.len(),
             Data::Bool(d) => d.len(),
+            Data::Blocks(dtype, d) => {
+                let (elements, bytes) = dtype.block();
+                d.len() / bytes * elements
+            }
         }
     }
 
@@ -66,7 +73,7 @@ impl<'a> Data<'a> {
             Data::F32(d) => bytemuck::cast_slice(d),
             Data::I32(d) => bytemuck::cast_slice(d),
             Data::F16(d) | Data::BF16(d) => bytemuck::cast_slice(d),
-            Data::Bool(d) => d,
+            Data::Bool(d) | Data::Blocks(_, d) => d,
         }
     }
 
@@ -78,6 +85,7 @@ impl<'a> Data<'a> {
             DType::F16 => Data::F16(bytemuck::cast_slice(bytes)),
             DType::BF16 => Data::BF16(bytemuck::cast_slice(bytes)),
             DType::Bool => Data::Bool(bytes),
+            DType::Q8 | DType::Block(_) => Data::Blocks(dtype, bytes),
         }
     }
 }

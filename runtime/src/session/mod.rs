@@ -260,7 +260,7 @@ impl Session {
     pub fn state(&self, name: &str) -> Option<Data<'_>> {
         let index = self.program().states.iter().position(|s| s.name == name)?;
         let info = &self.program().states[index];
-        let bytes = info.dims.iter().product::<usize>() * info.dtype.bytes();
+        let bytes = info.dtype.storage_of(&info.dims).unwrap_or(0);
         let offset = self.layout.states[index];
         Some(Data::cast(info.dtype, &self.states.as_slice()[offset..offset + bytes]))
     }
@@ -323,7 +323,8 @@ impl<'a> Outputs<'a> {
         let port = &session.executable.program().outputs[index];
         let elements: usize = port.dims.iter().map(|d| d.value(&self.sizes)).product();
         let offset = session.layout.outputs[index];
-        Data::cast(port.dtype, &session.outputs.as_slice()[offset..offset + elements * port.dtype.bytes()])
+        let bytes = port.dtype.storage(elements).unwrap_or(0);
+        Data::cast(port.dtype, &session.outputs.as_slice()[offset..offset + bytes])
     }
 
     /// An output by its name.

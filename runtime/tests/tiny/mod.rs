@@ -267,6 +267,7 @@ fn entry(name: &str, bounds: Bounds, s: Extent, r: Extent) -> Entry {
             "gemm",
             true,
             Work::Gemm(GemmWork {
+                act: DType::F32,
                 a: access(x, 0, &[DIM, 1]),
                 m: s,
                 k: DIM,
@@ -316,6 +317,7 @@ fn entry(name: &str, bounds: Bounds, s: Extent, r: Extent) -> Entry {
             "gemm",
             true,
             Work::Gemm(GemmWork {
+                act: DType::F32,
                 a: last_rows,
                 m: r,
                 k: DIM,
@@ -341,6 +343,7 @@ fn entry(name: &str, bounds: Bounds, s: Extent, r: Extent) -> Entry {
             "gemm",
             true,
             Work::Gemm(GemmWork {
+                act: DType::F32,
                 a: access(y, 0, &[DIM, 1]),
                 m: r,
                 k: DIM,
@@ -355,6 +358,7 @@ fn entry(name: &str, bounds: Bounds, s: Extent, r: Extent) -> Entry {
             "gemm",
             true,
             Work::Gemm(GemmWork {
+                act: DType::F32,
                 a: access(h, 0, &[FFN, 1]),
                 m: r,
                 k: FFN,

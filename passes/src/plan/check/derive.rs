@@ -6,7 +6,10 @@ use std::collections::{HashMap, HashSet};
 /// Bytes of a value at the bounds (saturating).
 pub fn bytes(ty: &Type, graph: &Graph) -> usize {
     let sizes = graph.bounds.sizes();
-    ty.dims.iter().fold(ty.dtype.bytes(), |n, d| n.saturating_mul(d.value(&sizes)))
+    let (elements, bytes) = ty.dtype.block();
+    // A last axis that holds blocks is a multiple of them.
+    let all = ty.dims.iter().fold(1usize, |n, d| n.saturating_mul(d.value(&sizes)));
+    (all / elements).saturating_mul(bytes)
 }
 
 /// Views: what has no memory of its own.
