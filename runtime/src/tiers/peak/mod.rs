@@ -41,7 +41,7 @@ impl Arithmetic {
         match self {
             Arithmetic::F32(Tier::Portable) => "f32 portable",
             Arithmetic::F32(Tier::Avx2) => "f32 avx2",
-            Arithmetic::F32(Tier::Avx512) => "f32 avx512",
+            Arithmetic::F32(_) => "f32 avx512",
             Arithmetic::F32Fused128 => "f32 fma128",
             Arithmetic::Bf16Pairs => "bf16 avx512",
             Arithmetic::Int8Fours => "int8 avx512",

@@ -1,6 +1,7 @@
 //! What only x86-64 has: fused 128-bit vectors, dot products of 16- and 8-bit numbers, tiles.
 
 use super::{Arithmetic, CHAINS};
+use crate::tiers::amx;
 use core::arch::asm;
 use core::arch::x86_64::*;
 use std::hint::black_box;
@@ -97,22 +98,8 @@ fn tiles() -> (bool, bool) {
             let tiles = f.has_amx_tile();
             (tiles && f.has_amx_bf16(), tiles && f.has_amx_int8())
         });
-        if (has.0 || has.1) && permitted() { has } else { (false, false) }
+        if amx::permission() == Some(Ok(())) { has } else { (false, false) }
     })
-}
-
-/// Asks the system for the tiles' state, once for the whole process; a system that does not know them refuses.
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: the call takes two numbers and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
 }
 
 /// Products of a round: four accumulators of two by two operands.
