@@ -234,7 +234,7 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
                     let block = self.a[r].add(self.at.block);
                     let sum = if halves == 2 { sum_at(block, 0) + sum_at(block, 1) } else { sum_at(block, first) };
                     // What the offset of the quants is worth.
-                    dots[r] = [[S::splat_word(-i32::from(B::FORMAT.zero()) * sum); 4]; PANELS];
+                    dots[r] = [[S::splat_word(-i32::from(B::ZERO) * sum); 4]; PANELS];
                     r += 1;
                 }
             }
@@ -283,7 +283,7 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
                 unrolled!(r < ROWS => {
                     let x = self.a[r].add(self.at.block + q8::QUANTS + 16 * half + 4 * i);
                     let x = S::splat_word(i32::from_le(x.cast::<i32>().read_unaligned()));
-                    dots[r][p][v] = if B::FORMAT.bits() == 8 {
+                    dots[r][p][v] = if B::BITS == 8 {
                         S::dot(dots[r][p][v], q[i], x)
                     } else {
                         S::dot_small(dots[r][p][v], q[i], x)
