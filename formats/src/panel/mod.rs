@@ -136,6 +136,31 @@ impl PanelLayout {
         }
     }
 
+    /// The inverse of [`PanelLayout::pack_row`]: output `n` of a panel as the source had it.
+    ///
+    /// # Panics
+    /// If `panel` or `row` has the wrong length.
+    pub fn unpack_row(&self, n: usize, panel: &[u8], row: &mut [u8]) {
+        assert!(n < PANEL_WIDTH, "output {n} of a panel of {PANEL_WIDTH}");
+        assert_eq!(panel.len(), self.panel_bytes(), "bytes of a panel");
+        assert_eq!(row.len(), self.row_bytes(), "bytes of a row");
+        if let DType::Block(format) = self.dtype {
+            let per_group = blocks::group(format) / format.elements();
+            let mut fields = Fields::default();
+            for (b, block) in row.chunks_exact_mut(format.bytes()).enumerate() {
+                let group = &panel[b / per_group * blocks::group_bytes(format)..][..blocks::group_bytes(format)];
+                blocks::take(format, group, n, b % per_group, &mut fields);
+                format.join(&fields, block);
+            }
+            return;
+        }
+        let e = self.dtype.bytes();
+        for (k, element) in row.chunks_exact_mut(e).enumerate() {
+            let at = self.index(n, k) * e;
+            element.copy_from_slice(&panel[at..at + e]);
+        }
+    }
+
     /// Inputs `inputs` of output `n` of a panel as f32, exactly as the source's elements widen: for block formats, to the bit
     /// what [`BlockFormat::decode`] gives of the row.
     ///
