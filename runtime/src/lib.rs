@@ -19,6 +19,7 @@ pub mod dot;
 mod execute;
 pub mod exp;
 pub mod gather;
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each kernel states once what all of its accesses rely on")]
 pub mod gemm;
 pub mod machine;
 pub mod memory;
@@ -29,6 +30,7 @@ pub mod sample;
 pub mod session;
 pub mod strided;
 pub mod text;
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each routine states once what all of its intrinsics rely on")]
 pub mod tiers;
 
 pub use artifact::{ArtifactError, OpenOptions, Program};
