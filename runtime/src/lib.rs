@@ -26,6 +26,8 @@ pub mod memory;
 pub mod pool;
 pub mod profile;
 pub mod program;
+pub mod quantise;
+pub mod routines;
 pub mod sample;
 pub mod session;
 pub mod strided;
