@@ -53,7 +53,7 @@ impl PackedWeights {
 /// How many parts' panels alternate.
 fn interleaved(recipe: &Recipe) -> usize {
     match recipe {
-        Recipe::Widen(of) => interleaved(of),
+        Recipe::Convert(of) => interleaved(of),
         Recipe::InterleavePanels(parts) => parts.len().max(1),
         _ => 1,
     }
@@ -63,11 +63,11 @@ fn interleaved(recipe: &Recipe) -> usize {
 /// or of a format that cannot be taken out of its panels.
 fn unpack(info: &WeightInfo, parts: usize, panels: &[u8]) -> Option<Vec<u8>> {
     let &[n, k] = info.dims.as_slice() else { return None };
-    if !matches!(info.dtype, DType::F32 | DType::F16 | DType::BF16) {
+    if !info.dtype.is_weight() {
         return None;
     }
     let layout = PanelLayout { dtype: info.dtype, k };
-    let (size, row) = (layout.panel_bytes(), k * info.dtype.bytes());
+    let (size, row) = (layout.panel_bytes(), info.dtype.storage(k)?);
     let mut out = vec![0; n.checked_mul(row)?];
     let rows = n / parts;
     for (i, out) in out.chunks_exact_mut(row.max(1)).enumerate() {
