@@ -1,9 +1,9 @@
 //! A model description as it was found: a graph, its weights, its tokenizer.
 
+use llamac_formats::block::mix::is_70b;
 use llamac_ir::parse::ParseError;
 use llamac_ir::seeded::{SeededError, SeededSource};
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
-use llamac_formats::block::mix::is_70b;
 use llamac_models::quant::{Quant, Quantised, quantise};
 use llamac_models::weights::fit;
 use llamac_models::{Architecture, Checkpoint, ConfigError, ImportError, ModelDir, WeightsError};
@@ -187,7 +187,8 @@ impl Model {
     /// Gives the matrices the types that `quant` chooses, as they are packed; what is kept is told.
     pub fn quantise(&mut self, quant: Quant) -> Quantised {
         let config = self.directory.as_ref().map(ModelDir::config);
-        let is_70b = config.is_some_and(|c| c.architecture == Architecture::Llama && is_70b(c.layers, c.heads, c.kv_heads));
+        let is_70b =
+            config.is_some_and(|c| c.architecture == Architecture::Llama && is_70b(c.layers, c.heads, c.kv_heads));
         quantise(&mut self.graph, quant, is_70b)
     }
 

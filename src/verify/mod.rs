@@ -200,7 +200,10 @@ pub fn verify_artifact(
         return compare(&graph, &source, &steps(&graph, settings)?, vec![("artifact", session)]);
     };
     check_same(artifact, model)?;
-    compare(&model.graph, weights(model)?, &steps(&model.graph, settings)?, vec![("artifact", session)])
+    let mut options = settings.options.clone();
+    options.act = artifact.manifest().act.parse().unwrap_or(Activations::Auto);
+    let graph = narrowed(&model.graph, &options)?;
+    compare(&graph, weights(model)?, &steps(&model.graph, settings)?, vec![("artifact", session)])
 }
 
 /// Refuses a model whose sizes, inputs or outputs are not the artifact's.

@@ -460,8 +460,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             let mut with = vars.clone();
             with[innermost] = Some(var);
             for copy in 0..stage.copies {
-                let indices: Vec<At> =
-                    pieces.iter().map(|p| element(&with, p, (copy * LANES) as i64)).collect();
+                let indices: Vec<At> = pieces.iter().map(|p| element(&with, p, (copy * LANES) as i64)).collect();
                 store_elements(b, sinks, members, &indices)?;
             }
             let begin = match (stage.begin, last) {
