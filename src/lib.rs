@@ -43,7 +43,11 @@
 
 pub mod artifact;
 pub mod compile;
+pub mod machine;
 pub mod model;
+pub mod profile;
 pub mod report;
+pub mod trace;
 pub mod traffic;
 pub mod verify;
+pub mod work;

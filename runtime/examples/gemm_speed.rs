@@ -9,7 +9,8 @@
 
 use llamac_formats::{DType, PanelLayout};
 use llamac_runtime::gemm::{GemmArgs, Output, Segment, gemm, thread_scratch};
-use llamac_runtime::machine::{ask_for_huge_pages, processor, read_bandwidth};
+use llamac_runtime::limits::read_bandwidth;
+use llamac_runtime::machine::{ask_for_huge_pages, processor};
 use llamac_runtime::strided::View;
 use llamac_runtime::{Pool, Tier};
 use std::time::Instant;

@@ -41,6 +41,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print the logits of a prompt's last position and the likeliest token after each
     Logits(LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
     /// Print the graph before and after any pass, the plan, the loops or the machine code
     Ir(IrArgs),
     /// Show what was fused and why not, recipes, memory plan, copies and barriers
@@ -49,6 +51,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measure prefill and decode speed, and the memory bandwidth that decode reaches
     Bench(BenchArgs),
+    /// Show where the time goes, beside what the machine can do
+    Profile(ProfileArgs),
+    /// Measure what this machine can do: memory, arithmetic, threads
+    Machine(MachineArgs),
     /// Write a model directory with seeded random weights
     Synth(SynthArgs),
     /// Print a completion script for a shell
@@ -192,6 +198,40 @@ pub struct LogitsArgs {
     /// Output: JSON, or the last position's logits as a NumPy file
     #[arg(long, value_enum, default_value = "json")]
     pub format: LogitsFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// `perplexity`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The text is cut into windows of the begin token and W - 1 tokens of the text; every token of the text is
+predicted from those before it in its window, and what fills no window is dropped.
+
+Examples:
+  llamac perplexity examples/models/bard -f examples/models/bard/README.md --window 128
+  llamac perplexity examples/models/bard -f README.md --window 64 --format json"
+)]
+pub struct PerplexityArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text, UTF-8
+    #[arg(short = 'f', long = "file", value_name = "TEXT")]
+    pub file: PathBuf,
+    /// Tokens of a window, the begin token included
+    #[arg(short = 'w', long, value_name = "W", default_value_t = 512)]
+    pub window: usize,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
     /// Fusion.
     #[command(flatten)]
     pub fusion: FusionArgs,
@@ -374,6 +414,86 @@ pub struct BenchArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
+}
+
+/// `profile`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Lines of depth 1 add up to their phase, lines of depth 2 to the one above; `waiting` and `rest` are what is left
+over. `limit` is what bounds a line most, a level of memory or a kind of arithmetic, and `of limit` how near it comes. The
+limits are those that `llamac machine` saved, else measured. `overhead` compares with unprofiled runs in between.
+
+Examples:
+  llamac profile examples/models/bard -p 64 -n 16
+  llamac profile examples/models/bard -p 16 -n 4 --by kind --format csv
+  llamac profile examples/models/bard -p 16 -n 4 -r 1 --trace target/bard.trace.json"
+)]
+pub struct ProfileArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt length; 0 leaves prefill out [default: 512, or what the context holds]
+    #[arg(short = 'p', long = "n-prompt", value_name = "N")]
+    pub prompt: Option<usize>,
+    /// Tokens to generate after it; 0 leaves decode out [default: 128, or what the context holds]
+    #[arg(short = 'n', long = "n-gen", value_name = "N")]
+    pub generate: Option<usize>,
+    /// Repetitions
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
+    pub repetitions: usize,
+    /// Add up by this in place of the tree
+    #[arg(long, value_enum)]
+    pub by: Option<ProfileBy>,
+    /// Write what every thread did, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// What `profile` adds up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileBy {
+    /// Each layer
+    Layer,
+    /// Each kind of work
+    Kind,
+    /// Each kernel, layers added up
+    Kernel,
+}
+
+/// `machine`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What was measured is saved for `llamac profile`, in llamac/machine.json of $XDG_CACHE_HOME or ~/.cache.
+
+Examples:
+  llamac machine --no-save
+  llamac machine -t 1 --format json -o target/machine.json"
+)]
+pub struct MachineArgs {
+    /// Most threads; fewer are measured too [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Where to save
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Save nothing
+    #[arg(long, conflicts_with = "output")]
+    pub no_save: bool,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
 }
 
 /// Output of tabular commands.

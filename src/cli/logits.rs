@@ -10,7 +10,7 @@ use serde_json::json;
 use std::process::ExitCode;
 
 /// Rows scored in one step.
-const OUTPUTS: usize = 32;
+pub(super) const OUTPUTS: usize = 32;
 
 /// Prints the last position's logits and the likeliest token after every position.
 pub fn run(args: &LogitsArgs) -> Result<ExitCode> {

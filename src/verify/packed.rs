@@ -59,8 +59,7 @@ fn interleaved(recipe: &Recipe) -> usize {
     }
 }
 
-/// The rows of a matrix in panels, those of one part after those of the other; `None` where the bytes are fewer than it has,
-/// or of a format that cannot be taken out of its panels.
+/// The rows of a matrix in panels, those of one part after those of the other; `None` where the bytes are fewer than it has.
 fn unpack(info: &WeightInfo, parts: usize, panels: &[u8]) -> Option<Vec<u8>> {
     let &[n, k] = info.dims.as_slice() else { return None };
     if !info.dtype.is_weight() {
