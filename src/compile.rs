@@ -6,7 +6,7 @@ use llamac_codegen::{CodegenError, Target};
 use llamac_ir::Graph;
 use llamac_passes::manager::{Finished, PassError, When};
 use llamac_passes::plan::{Plan, PlanError, plan_with};
-use llamac_passes::{Options, pipeline};
+use llamac_passes::{Options, pipeline, precision};
 use llamac_runtime::{Executable, LoadError, OpenError, Pool, Region, Session, Tier};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -104,19 +104,14 @@ pub fn compile_for(
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
     let plan = plan(&graph, options)?;
-    let code = llamac_codegen::compile(&graph, &plan, &code_options(options, target, listings))?;
+    let code =
+        llamac_codegen::compile(&graph, &plan, &code_options(options, precision::in_use(&graph), target, listings))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
 /// What code is made, and what the program says of itself.
-fn code_options(options: &Options, target: Target, listings: bool) -> llamac_codegen::Options {
-    llamac_codegen::Options {
-        target,
-        act: options.act.to_string(),
-        kv: options.kv.to_string(),
-        fusion: options.fusion.to_string(),
-        listings,
-    }
+fn code_options(options: &Options, act: String, target: Target, listings: bool) -> llamac_codegen::Options {
+    llamac_codegen::Options { target, act, kv: options.kv.to_string(), fusion: options.fusion.to_string(), listings }
 }
 
 /// Packs weights into memory of their own. `progress` is told bytes done and bytes in all.

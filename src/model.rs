@@ -1,10 +1,12 @@
 //! A model description as it was found: a graph, its weights, its tokenizer.
 
+use llamac_formats::block::mix::is_70b;
 use llamac_ir::parse::ParseError;
 use llamac_ir::seeded::{SeededError, SeededSource};
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
+use llamac_models::quant::{Quant, Quantised, quantise};
 use llamac_models::weights::fit;
-use llamac_models::{Checkpoint, ConfigError, ImportError, ModelDir, WeightsError};
+use llamac_models::{Architecture, Checkpoint, ConfigError, ImportError, ModelDir, WeightsError};
 use llamac_runtime::program::MOST_ROWS;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -180,6 +182,14 @@ impl Model {
             }
         };
         Ok(Model { name: graph.name.clone(), path: path.into(), graph, source, directory, warnings: vec![] })
+    }
+
+    /// Gives the matrices the types that `quant` chooses, as they are packed; what is kept is told.
+    pub fn quantise(&mut self, quant: Quant) -> Quantised {
+        let config = self.directory.as_ref().map(ModelDir::config);
+        let is_70b =
+            config.is_some_and(|c| c.architecture == Architecture::Llama && is_70b(c.layers, c.heads, c.kv_heads));
+        quantise(&mut self.graph, quant, is_70b)
     }
 
     /// Gives a graph without weights seeded ones.

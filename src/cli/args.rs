@@ -1,6 +1,7 @@
 //! The command line as `clap` sees it.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use llamac_models::quant::Quant;
 use std::path::PathBuf;
 
 pub use llamac_runner::options::{GenerateArgs, ThreadArgs};
@@ -101,8 +102,14 @@ pub enum FusionArg {
 /// Number format of activations at dots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ActArg {
+    /// q8 at weights in block formats, f32 at all others
+    Auto,
     /// 32-bit floats
     F32,
+    /// 16-bit floats with 8 bits of mantissa
+    Bf16,
+    /// Blocks of 8-bit integers, at weights in block formats
+    Q8,
 }
 
 /// Number format of the key-value cache.
@@ -119,9 +126,12 @@ pub struct CompileArgs {
     /// Leave a pass out (may be repeated)
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
     pub disable: Vec<String>,
-    /// Activations at dots
-    #[arg(long, value_enum, default_value = "f32")]
-    pub act: ActArg,
+    /// Activations at dots [default: auto]
+    #[arg(long, value_enum)]
+    pub act: Option<ActArg>,
+    /// What the matrices become: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k, bf16, f16, f32 [default: as they are]
+    #[arg(long, value_name = "TYPE")]
+    pub quant: Option<Quant>,
     /// The key-value cache
     #[arg(long, value_enum, default_value = "f32")]
     pub kv: KvArg,
@@ -522,6 +532,7 @@ pub struct SynthArgs {
   llamac compile examples/models/bard -o bard.llamac && llamac run bard.llamac \"ROMEO:\"
   llamac compile examples/models/bard -o bard --emit exe && ./bard \"ROMEO:\"
   llamac compile examples/models/bard -o bard.llamac --target x86-64-v3 -c 1024
+  llamac compile examples/models/bard -o bard.llamac --quant q4_k_m -v
   llamac compile examples/mlp.lir --emit asm -o mlp.s")]
 pub struct BuildArgs {
     /// The model.
@@ -539,6 +550,9 @@ pub struct BuildArgs {
     /// Threads that pack weights [default: the cores this process may use]
     #[arg(short = 't', long, value_name = "THREADS")]
     pub threads: Option<usize>,
+    /// Print for each tensor what blocks lose of it
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
     /// Fusion.
     #[command(flatten)]
     pub fusion: FusionArgs,
