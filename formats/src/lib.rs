@@ -13,6 +13,7 @@ pub mod panel;
 pub mod program;
 pub mod q8;
 pub mod rope;
+pub mod vocabulary;
 
 pub use access::{Access, Indirect};
 pub use block::BlockFormat;

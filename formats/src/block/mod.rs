@@ -12,11 +12,12 @@
 //! | `q6_k` | 256 | 210 | `d · scales[e/16] · (q − 32)` |
 //!
 //! Decoding is exact: every product above fits the 24 bits of an f32, so only the addition of a minimum rounds, once, and
-//! the order of evaluation cannot matter. Encoding is a search for the least squared error (`encode`);
+//! the order of evaluation cannot matter. Encoding is a search for the least squared error ([`BlockFormat::encode`]);
 //! nothing else may depend on how it searches. Data flows `row → encode → Fields → join → bytes` and
 //! `bytes → split → Fields → decode → row`; only `fields` knows where in a block a bit lies.
 
 mod decode;
+mod encode;
 mod fields;
 
 pub use fields::Fields;
