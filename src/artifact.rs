@@ -8,6 +8,7 @@ use llamac_formats::DType;
 use llamac_formats::artifact::{Manifest, Memory, TokenizerInfo};
 use llamac_formats::program::{PortInfo, Program};
 use llamac_passes::Options;
+use llamac_runtime::text::to_vocabulary;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,8 +94,19 @@ pub fn write(
         Some(path) => Some(std::fs::read(&path).map_err(|error| ArtifactError::Tokenizer { path, error })?),
         None => None,
     };
+    let (tokenizer, format) = match tokenizer {
+        Some(json) => match to_vocabulary(&json) {
+            Ok(stored) => (Some(stored), "vocabulary".to_owned()),
+            Err(reason) => (Some(json), format!("tokenizer.json ({reason})")),
+        },
+        None => (None, String::new()),
+    };
+    let mut manifest = manifest.clone();
+    if let Some(info) = &mut manifest.tokenizer {
+        info.format = format;
+    }
     let graph = llamac_ir::print::print(&compiled.graph);
-    let contents = Contents { manifest, graph: &graph, tokenizer: tokenizer.as_deref(), runner };
+    let contents = Contents { manifest: &manifest, graph: &graph, tokenizer: tokenizer.as_deref(), runner };
     Ok(llamac_codegen::artifact::write(path, &compiled.code, &contents, source, threads, progress)?)
 }
 

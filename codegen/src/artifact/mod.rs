@@ -25,7 +25,7 @@ pub struct Contents<'a> {
     pub manifest: &'a Manifest,
     /// The graph after all graph passes, as text.
     pub graph: &'a str,
-    /// A `tokenizer.json`.
+    /// A stored vocabulary (`llamac_formats::vocabulary`), or a `tokenizer.json` that none expresses.
     pub tokenizer: Option<&'a [u8]>,
     /// An executable to put in front: the result is an executable that carries the artifact.
     pub runner: Option<&'a Path>,

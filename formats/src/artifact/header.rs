@@ -18,7 +18,8 @@ pub enum SectionKind {
     Program,
     /// The machine code of all kernels.
     Code,
-    /// A `tokenizer.json`; absent where the model has none.
+    /// A stored vocabulary ([`crate::vocabulary`]), or a `tokenizer.json` that none expresses; absent where the model has
+    /// none.
     Tokenizer,
     /// The packed weights.
     Weights,

@@ -17,7 +17,7 @@
 //!
 //! Opening reads the header, checks format and version, architecture and CPU features, the section table, the checksums of
 //! all sections but the weights, then every number inside; it maps the weights and touches none of them. The tokenizer is
-//! taken apart when it is first asked for.
+//! opened when it is first asked for.
 //!
 //! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. The checks find
 //! damage and mistakes; they do not make foreign code safe.
@@ -64,7 +64,7 @@ pub struct Program {
     header: Header,
     manifest: Manifest,
     graph: Region,
-    tokenizer_bytes: Option<Region>,
+    tokenizer_bytes: Option<Arc<Region>>,
     tokenizer: OnceLock<Tokenizer>,
     executable: Arc<Executable>,
     code_bytes: Region,
@@ -133,7 +133,7 @@ impl Program {
             header,
             manifest,
             graph,
-            tokenizer_bytes: tokenizer,
+            tokenizer_bytes: tokenizer.map(Arc::new),
             tokenizer: OnceLock::new(),
             executable: Arc::new(executable),
             code_bytes: code,
@@ -211,7 +211,8 @@ impl Program {
         self.tokenizer_bytes.is_some()
     }
 
-    /// The tokenizer, if it carries one; taken apart at the first call.
+    /// The tokenizer, if it carries one; opened at the first call: at once if it is a stored vocabulary, and parsed if it is a
+    /// `tokenizer.json` that no stored vocabulary expresses.
     ///
     /// # Errors
     /// [`ArtifactError::Tokenizer`] where the section holds none.
@@ -221,7 +222,7 @@ impl Program {
             return Ok(Some(tokenizer));
         }
         let vocab = self.executable.program().vocab.unwrap_or(0);
-        let parsed = Tokenizer::from_bytes(bytes.as_slice(), &self.path.display().to_string(), vocab)?;
+        let parsed = Tokenizer::from_region(bytes, &self.path.display().to_string(), vocab)?;
         Ok(Some(self.tokenizer.get_or_init(|| parsed)))
     }
 
