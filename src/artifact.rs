@@ -1,7 +1,7 @@
 //! From a compiled model to a file.
 
 use crate::compile::{CompileError, Compiled};
-use crate::model::Model;
+use crate::model::{Model, OpenError};
 use llamac_codegen::artifact::{Contents, WriteError, Written};
 use llamac_codegen::{CodegenError, Target};
 use llamac_formats::DType;
@@ -24,6 +24,8 @@ pub enum ArtifactError {
     Code(#[from] CodegenError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("{}: {error}", path.display())]
     Tokenizer { path: PathBuf, error: io::Error },
     #[error(
@@ -41,7 +43,8 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         *weight_bytes.entry(weight.dtype.to_string()).or_insert(0) += weight.bytes;
     }
     let vocab = program.vocab.unwrap_or(0);
-    let tokenizer = model.tokenizer().map(|_| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
+    let has_vocabulary = model.gguf.as_ref().is_some_and(|gguf| gguf.has_vocabulary());
+    let tokenizer = (has_vocabulary || model.tokenizer().is_some()).then(|| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
     Manifest {
         name: program.name.clone(),
         compiler: env!("CARGO_PKG_VERSION").to_owned(),
@@ -99,7 +102,7 @@ pub fn write(
             Ok(stored) => (Some(stored), "vocabulary".to_owned()),
             Err(reason) => (Some(json), format!("tokenizer.json ({reason})")),
         },
-        None => (None, String::new()),
+        None => (model.stored_vocabulary()?, "vocabulary".to_owned()),
     };
     let mut manifest = manifest.clone();
     if let Some(info) = &mut manifest.tokenizer {
@@ -121,6 +124,7 @@ pub fn refuse_input(path: &Path, model: &Model) -> Result<(), ArtifactError> {
         return Ok(());
     }
     let mut inputs = vec![model.path.clone()];
+    inputs.extend(model.gguf.as_ref().map(|gguf| gguf.path().to_path_buf()));
     let directories = [Some(model.path.as_path()), model.directory.as_ref().map(|d| d.path())];
     for directory in directories.into_iter().flatten() {
         // Files of a model may be links into a store of downloads.

@@ -77,6 +77,11 @@ impl GgufModel {
         unused.map(String::from).collect()
     }
 
+    /// Whether there is a vocabulary inside.
+    pub fn has_vocabulary(&self) -> bool {
+        tokens::is_there(&self.gguf)
+    }
+
     /// What the vocabulary inside is made of; `None` where there is none.
     ///
     /// # Errors

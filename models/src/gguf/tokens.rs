@@ -4,6 +4,8 @@ use super::{Gguf, GgufError, Kind, Value};
 use llamac_formats::vocabulary::{Class, Description, Kind as Made, MAX_TOKENS, Merging, Prefix, Split, Token};
 
 const MODEL: &str = "tokenizer.ggml.model";
+/// Names of no model at all.
+const NONE: [&str; 2] = ["none", "no_vocab"];
 const PRE: &str = "tokenizer.ggml.pre";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
@@ -47,10 +49,17 @@ pub(super) fn chat_template<B: AsRef<[u8]>>(gguf: &Gguf<B>) -> Result<Option<&st
     gguf.text(TEMPLATE)
 }
 
+/// Whether the file names a vocabulary.
+pub(super) fn is_there<B: AsRef<[u8]>>(gguf: &Gguf<B>) -> bool {
+    // What is no name is an error of whoever reads it.
+    gguf.text(MODEL).map_or(true, |name| name.is_some_and(|name| !NONE.contains(&name)))
+}
+
 /// What the vocabulary is made of; `None` where the file has none. `vocab` is the number of the model's embeddings.
 pub(super) fn description<B: AsRef<[u8]>>(gguf: &Gguf<B>, vocab: usize) -> Result<Option<Description>, GgufError> {
     let made = match gguf.text(MODEL)? {
-        None | Some("none" | "no_vocab") => return Ok(None),
+        None => return Ok(None),
+        Some(name) if NONE.contains(&name) => return Ok(None),
         Some("gpt2") => Made::ByteLevel,
         Some("llama") => Made::SentencePiece,
         Some(other) => return Err(gguf.unsupported(MODEL, format!("{other:?}"), "gpt2, llama")),
