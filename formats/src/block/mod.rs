@@ -19,8 +19,10 @@
 mod decode;
 mod encode;
 mod fields;
+pub mod mix;
 
 pub use fields::Fields;
+pub use mix::Mix;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

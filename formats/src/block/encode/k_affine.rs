@@ -35,23 +35,27 @@ impl Model {
 
     /// The best integers near `scale` (real multiples of `d`) and the error, less Σx², that they leave.
     #[inline(always)]
-    fn steps(&self, scale: &[f32; PARTS], offsets: [f32; 2], d: f32, dmin: f32) -> (Steps, f32) {
+    fn steps(&self, scale: &[f32; PARTS], offsets: &[f32], d: f32, dmin: f32) -> (Steps, f32) {
         let inverse_min = inverse(dmin);
         let mut best = [f32::INFINITY; PARTS];
         let mut steps = Steps::default();
-        for offset in offsets {
+        for &offset in offsets {
+            // Two plain loops: compilers make vectors of these, not of one.
+            let (mut integers, mut mins, mut errors) = ([0.0; PARTS], [0.0; PARTS], [0.0; PARTS]);
             for p in 0..PARTS {
-                let integer = fit::nearest(scale[p] + offset, 0.0, TOP6);
-                let s = d * integer;
+                integers[p] = fit::nearest(scale[p] + offset, 0.0, TOP6);
+                let s = d * integers[p];
                 let free = (s * self.l[p] - self.x[p]) * (1.0 / PART as f32);
-                let min = fit::nearest(free * inverse_min, 0.0, TOP6);
-                let b = -dmin * min;
-                let error =
+                mins[p] = fit::nearest(free * inverse_min, 0.0, TOP6);
+                let b = -dmin * mins[p];
+                errors[p] =
                     s * (s * self.ll[p] + 2.0 * (b * self.l[p] - self.xl[p])) + b * (b * PART as f32 - 2.0 * self.x[p]);
-                let better = error < best[p];
-                best[p] = if better { error } else { best[p] };
-                steps.scale[p] = if better { integer } else { steps.scale[p] };
-                steps.min[p] = if better { min } else { steps.min[p] };
+            }
+            for p in 0..PARTS {
+                let better = errors[p] < best[p];
+                best[p] = if better { errors[p] } else { best[p] };
+                steps.scale[p] = if better { integers[p] } else { steps.scale[p] };
+                steps.min[p] = if better { mins[p] } else { steps.min[p] };
             }
         }
         (steps, best.iter().sum())
@@ -81,7 +85,8 @@ pub fn encode<const TOP: u8>(x: &[f32; 256], fields: &mut Fields) {
         let multiples = lines.map(|l| l.scale * inverse(d_candidate.to_f32()));
         for min_end in ENDS {
             let m_candidate = storable(deepest / min_end);
-            let (candidate, error) = model.steps(&multiples, [-0.25, 0.25], d_candidate.to_f32(), m_candidate.to_f32());
+            let (candidate, error) =
+                model.steps(&multiples, &[-0.25, 0.25], d_candidate.to_f32(), m_candidate.to_f32());
             if error < best {
                 (best, d, dmin, steps) = (error, d_candidate, m_candidate, candidate);
             }
@@ -89,13 +94,19 @@ pub fn encode<const TOP: u8>(x: &[f32; 256], fields: &mut Fields) {
     }
 
     let (scale, min) = (d.to_f32(), dmin.to_f32());
+    for (p, line) in lines.iter().enumerate() {
+        // A part that is not constant keeps a step, however coarse: quants that fit it can only gain.
+        if steps.scale[p] == 0.0 && line.scale > 0.0 {
+            steps.scale[p] = 1.0;
+            steps.min[p] = fit::nearest(-line.base * inverse(min), 0.0, TOP6);
+        }
+    }
     for _ in 0..2 {
         for (p, x) in parts.iter().enumerate() {
             let inverse = inverse(scale * steps.scale[p]);
             model.set(p, fit::sums(x, inverse, min * steps.min[p] * inverse, 0.0, top));
         }
-        let free = std::array::from_fn(|p| steps.scale[p]);
-        let (again, _) = model.steps(&free, [0.0, 1.0], scale, min);
+        let (again, _) = model.steps(&steps.scale, &[0.0, -1.0, 1.0], scale, min);
         steps = again;
     }
     (fields.d, fields.m) = (d.to_bits(), dmin.to_bits());

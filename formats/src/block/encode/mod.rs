@@ -20,8 +20,9 @@ const F16_MAX: f32 = 65504.0;
 const F16_MIN: f32 = 1.0 / (1 << 24) as f32;
 
 impl BlockFormat {
-    /// Encodes whole blocks of a row with the least squared error that the search finds: never more than rounding with
-    /// the plain scale of the block's extremes, and in sum less than llama.cpp's quantiser without importance weights.
+    /// Encodes whole blocks of a row with the least squared error that the search finds: in blocks of 32 never more than
+    /// the plain scale of the block's extremes leaves, and over a tensor less than llama.cpp's quantiser without
+    /// importance weights.
     ///
     /// Deterministic, on every machine. Numbers too large for the format saturate; a block too small for it becomes zeros.
     /// A block holds no NaN and no infinity: here NaN counts as zero and infinities saturate. A caller to whom they are an
