@@ -44,7 +44,8 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
     }
     let vocab = program.vocab.unwrap_or(0);
     let has_vocabulary = model.gguf.as_ref().is_some_and(|gguf| gguf.has_vocabulary());
-    let tokenizer = (has_vocabulary || model.tokenizer().is_some()).then(|| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
+    let tokenizer = (has_vocabulary || model.tokenizer().is_some())
+        .then(|| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
     Manifest {
         name: program.name.clone(),
         compiler: env!("CARGO_PKG_VERSION").to_owned(),

@@ -212,6 +212,13 @@ impl Model {
         self.config().and_then(|config| config.bos)
     }
 
+    /// Whether it was read from a graph in text form.
+    pub fn is_text(&self) -> bool {
+        let named = |path: &Path| path == self.path;
+        !self.directory.as_ref().is_some_and(|d| named(d.path()))
+            && !self.gguf.as_ref().is_some_and(|g| named(g.path()))
+    }
+
     /// The configuration, of a model that has one.
     pub fn config(&self) -> Option<&Config> {
         let directory = self.directory.as_ref().map(ModelDir::config);
@@ -255,11 +262,13 @@ impl Model {
 }
 
 /// Whether a file begins as a GGUF file does.
-fn is_gguf(path: &Path) -> bool {
+pub fn is_gguf(path: &Path) -> bool {
     // To open a pipe would be to wait for its writer.
     let is_file = std::fs::metadata(path).is_ok_and(|m| m.is_file());
     let mut first = [0; 4];
-    is_file && File::open(path).and_then(|mut f| f.read_exact(&mut first)).is_ok() && first == llamac_models::gguf::MAGIC
+    is_file
+        && File::open(path).and_then(|mut f| f.read_exact(&mut first)).is_ok()
+        && first == llamac_models::gguf::MAGIC
 }
 
 /// A warning of tensors that a model does not use.

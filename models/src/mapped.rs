@@ -39,8 +39,7 @@ impl Mapped {
         if first < last {
             // SAFETY: the mapping is read-only and backed by the file, so that its pages are fetched again, with the same
             // bytes, by the next read: no borrower sees a change.
-            let advised =
-                unsafe { self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, first, last - first) };
+            let advised = unsafe { self.bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, first, last - first) };
             // Only memory is at stake: a system that does not take the advice keeps the pages.
             drop(advised);
         }

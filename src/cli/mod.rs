@@ -5,8 +5,10 @@ mod artifact;
 mod bench;
 mod compile;
 mod explain;
+mod export;
 
 mod inspect;
+mod inspect_gguf;
 mod ir;
 
 mod logits;
@@ -67,6 +69,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { output } => shell::manual(&output),

@@ -8,13 +8,13 @@ mod error;
 mod place;
 
 pub use error::WriteError;
+pub use place::Place;
 
 use crate::pack::{PackReport, StreamError, pack_to};
 use crate::program::Compiled;
 use llamac_formats::artifact::{Checksum, Header, Manifest, SECTION_ALIGN, Section, SectionKind, Trailer, checksum};
 use llamac_formats::program::Program;
 use llamac_ir::TensorSource;
-use place::Place;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;

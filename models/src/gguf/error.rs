@@ -38,7 +38,9 @@ pub enum GgufError {
         found: u32,
     },
     /// The file ends too early.
-    #[error("{origin}: {what} at byte {at} needs {needed} bytes, but the file has {bytes}; it is truncated or damaged: get it again")]
+    #[error(
+        "{origin}: {what} at byte {at} needs {needed} bytes, but the file has {bytes}; it is truncated or damaged: get it again"
+    )]
     Short {
         /// The file.
         origin: String,

@@ -13,7 +13,8 @@ mod model;
 mod names;
 mod read;
 mod tokens;
+pub mod write;
 
 pub use error::GgufError;
-pub use model::GgufModel;
+pub use model::{GgufModel, read_all};
 pub use read::{Array, Gguf, Kind, MAGIC, TensorPlace, Value};

@@ -124,8 +124,30 @@ impl TensorSource for GgufModel {
     }
 }
 
+/// Reads all that there is to read in the bytes of a file, whatever they are, and forgets it: what a fuzzer runs.
+pub fn read_all(bytes: &[u8]) {
+    let Ok(gguf) = Gguf::parse("fuzzed.gguf", bytes) else { return };
+    for (_, value) in gguf.keys() {
+        drop(value.show());
+    }
+    for (_, place) in gguf.tensors() {
+        assert_eq!(
+            place.dtype.storage_of(&place.dims),
+            Some(gguf.bytes(place).len()),
+            "a tensor is as long as its shape"
+        );
+    }
+    // What is wrong is an error; nothing else may happen.
+    if let Ok(config) = config::config(&gguf) {
+        drop(fit(&gguf, &config));
+        drop(tokens::chat_template(&gguf));
+        let description = tokens::description(&gguf, config.vocab);
+        drop(description.and_then(|d| d.map(|d| tokens::encode(&gguf, &d)).transpose()));
+    }
+}
+
 /// Every tensor's presence, shape and type.
-fn fit(gguf: &Gguf<Mapped>, config: &Config) -> Result<(), GgufError> {
+fn fit<B: AsRef<[u8]>>(gguf: &Gguf<B>, config: &Config) -> Result<(), GgufError> {
     for expected in config.tensors() {
         let Some(tensor) = names::gguf_name(config.architecture, &expected.name) else { continue };
         let Some(place) = gguf.place(&tensor) else {

@@ -43,7 +43,9 @@ pub fn import(
     bounds: Bounds,
     dtype: &dyn Fn(&str) -> Option<DType>,
 ) -> Result<Graph, ImportError> {
-    import_stored(config, name, bounds, &|tensor| Some(Stored { recipe: Recipe::tensor(tensor), dtype: dtype(tensor)? }))
+    import_stored(config, name, bounds, &|tensor| {
+        Some(Stored { recipe: Recipe::tensor(tensor), dtype: dtype(tensor)? })
+    })
 }
 
 /// The same from a source that has names and orders of its own. A tensor may be in any format that weights have, each in

@@ -144,13 +144,7 @@ fn version(origin: &str, cursor: &mut Cursor<'_>, file: &[u8]) -> Result<u32, Gg
 }
 
 /// A count of entries of `least` bytes at the least.
-fn count(
-    origin: &str,
-    cursor: &mut Cursor<'_>,
-    what: &'static str,
-    limit: u64,
-    least: u64,
-) -> Result<u64, GgufError> {
+fn count(origin: &str, cursor: &mut Cursor<'_>, what: &'static str, limit: u64, least: u64) -> Result<u64, GgufError> {
     let found = cursor.u64(&format!("the number of {what}"))?;
     if found > limit {
         return Err(GgufError::Count { origin: origin.into(), what, found, limit });
@@ -161,12 +155,7 @@ fn count(
     Ok(found)
 }
 
-fn keys(
-    origin: &str,
-    cursor: &mut Cursor<'_>,
-    file: &[u8],
-    count: u64,
-) -> Result<BTreeMap<String, Stored>, GgufError> {
+fn keys(origin: &str, cursor: &mut Cursor<'_>, file: &[u8], count: u64) -> Result<BTreeMap<String, Stored>, GgufError> {
     let mut keys = BTreeMap::new();
     for i in 0..count {
         let place = cursor.string(&format!("key {i}"))?;
@@ -243,7 +232,9 @@ fn tensors(
         places.push((bytes.start, bytes.end, name.clone()));
         match tensors.entry(name.clone()) {
             Entry::Vacant(free) => free.insert(TensorPlace { dtype, dims, bytes }),
-            Entry::Occupied(_) => return wrong("is listed twice".into(), "each name once: convert the model again".into()),
+            Entry::Occupied(_) => {
+                return wrong("is listed twice".into(), "each name once: convert the model again".into());
+            }
         };
     }
     places.sort_unstable();
@@ -263,13 +254,7 @@ fn tensors(
 }
 
 /// Reads one entry; all that can be wrong with it alone is found here.
-fn entry(
-    origin: &str,
-    cursor: &mut Cursor<'_>,
-    file: &[u8],
-    number: u64,
-    alignment: usize,
-) -> Result<Raw, GgufError> {
+fn entry(origin: &str, cursor: &mut Cursor<'_>, file: &[u8], number: u64, alignment: usize) -> Result<Raw, GgufError> {
     let what = format!("the entry of tensor {number}");
     let place = cursor.string(&what)?;
     let raw = &file[place];
@@ -306,8 +291,7 @@ fn entry(
         let found = format!("has rows of {} elements of {dtype}", dims[0]);
         return Err(wrong(name, found, format!("a multiple of {of}")));
     }
-    let sizes: Option<Vec<usize>> =
-        dims.iter().rev().map(|&d| usize::try_from(d).ok().filter(|&d| d >= 1)).collect();
+    let sizes: Option<Vec<usize>> = dims.iter().rev().map(|&d| usize::try_from(d).ok().filter(|&d| d >= 1)).collect();
     // Elements are counted too: a shape of small blocks may hold more of them than an address can tell.
     let countable = |d: &Vec<usize>| d.iter().try_fold(1_usize, |n, &d| n.checked_mul(d)).is_some();
     let size = sizes.as_ref().filter(|d| countable(d)).and_then(|d| dtype.storage_of(d));
@@ -315,7 +299,11 @@ fn entry(
         return Err(wrong(name, format!("has the shape {dims:?}"), "axes of at least 1, and a size below 2⁶⁴".into()));
     };
     if !offset.is_multiple_of(alignment as u64) {
-        return Err(wrong(name, format!("has the offset {offset}"), format!("a multiple of the alignment {alignment}")));
+        return Err(wrong(
+            name,
+            format!("has the offset {offset}"),
+            format!("a multiple of the alignment {alignment}"),
+        ));
     }
     Ok(Raw { name: name.to_owned(), dtype, dims, offset, size })
 }

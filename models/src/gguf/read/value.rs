@@ -150,7 +150,10 @@ impl Stored {
             cursor.skip(of, kind.bytes(), &what)?
         };
         if kind == Kind::Bool && file[bytes.clone()].iter().any(|&b| b > 1) {
-            return Err(wrong("a truth value that is neither 0 nor 1".into(), "0 or 1: the file is damaged, get it again"));
+            return Err(wrong(
+                "a truth value that is neither 0 nor 1".into(),
+                "0 or 1: the file is damaged, get it again",
+            ));
         }
         // What fits in the file fits in an address.
         Ok(Stored { kind, count: count.map(|n| n as usize), bytes })
