@@ -1,7 +1,8 @@
 //! Bundled files and what is made of them.
 
 use llamac_formats::{BlockFormat, RopeScaling};
-use llamac_ir::{Bounds, DType, Op, Recipe, TensorSource};
+use llamac_ir::interp::{Input, Interpreter};
+use llamac_ir::{Bounds, DType, Op, Recipe, Sizes, TensorSource};
 use llamac_models::{Architecture, GgufModel, ModelDir};
 use std::path::{Path, PathBuf};
 
@@ -67,4 +68,42 @@ fn vocabulary() {
     let description = gguf.vocabulary().unwrap_or_else(|e| panic!("{e}")).expect("a vocabulary");
     assert_eq!((description.tokens.len(), description.before.as_slice()), (2048, [2043].as_slice()));
     assert!(gguf.stored_vocabulary().unwrap_or_else(|e| panic!("{e}")).is_some());
+}
+
+/// The interpreter on a bundled file against the f64 golden: at most what llama.cpp's own arithmetic on the same file is
+/// off by (`bard.gguf` in the models' README), times 1.1.
+#[test]
+fn logits_are_as_near_as_the_blocks_allow() {
+    let text = std::fs::read_to_string(repository("tests/golden/bard.json")).expect("the golden");
+    let golden: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for (format, allowed) in [("q4_0", 6.6e-2), ("q4_k_m", 7.4e-2)] {
+        let gguf = bard(format);
+        let graph =
+            gguf.import(Bounds { rows: 64, outputs: 1, tokens: 64, slots: 1 }).unwrap_or_else(|e| panic!("{e}"));
+        let numbers = |v: &serde_json::Value| -> Vec<f64> {
+            v.as_array().expect("an array").iter().map(|x| x.as_f64().expect("a number")).collect()
+        };
+        let short = golden["cases"].as_array().expect("cases").iter().filter(|c| numbers(&c["ids"]).len() <= 64);
+        let mut cases = 0;
+        for case in short {
+            let ids: Vec<i32> = numbers(&case["ids"]).iter().map(|&x| x as i32).collect();
+            let n = ids.len();
+            let positions: Vec<i32> = (0..n as i32).collect();
+            let inputs = [
+                ("tokens", Input::Int(&ids)),
+                ("positions", Input::Int(&positions)),
+                ("slots", Input::Int(&vec![0; n])),
+                ("outputs", Input::Int(&[n as i32 - 1])),
+            ];
+            let mut interpreter = Interpreter::<f32>::new(&graph, &gguf);
+            let outputs =
+                interpreter.step(Sizes { rows: n, outputs: 1, tokens: n }, &inputs).unwrap_or_else(|e| panic!("{e}"));
+            let want = numbers(&case["logits_last"]);
+            let off: f64 = outputs[0].floats().iter().zip(&want).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+            let error = (off / want.iter().map(|b| b * b).sum::<f64>()).sqrt();
+            assert!(error > 1e-3 && error <= 1.1 * allowed, "{format}: relative error {error:e}");
+            cases += 1;
+        }
+        assert!(cases > 0, "a golden with short prompts");
+    }
 }
