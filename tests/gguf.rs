@@ -164,7 +164,7 @@ fn what_cannot_be_exported_is_said() {
     assert!(matches!(fails(&text, &path, None), ExportFileError::NoModel { .. }));
     let file = exported(&directory("bard"), &to, Some("q8_0"));
     let error = fails(&open(&file), &path, Some("q4_0")).to_string();
-    assert!(error.contains("is q8_0 and would be rounded again to q4_0"), "{error}");
+    assert!(error.contains("is q8_0 and would be rounded again to q6_k"), "{error}");
     let error = fails(&open(&file), &file, None).to_string();
     assert!(error.contains("would be overwritten"), "{error}");
     assert!(!path.exists(), "nothing is left of a file that was not finished");

@@ -2,7 +2,8 @@
 
 use llamac_formats::{BlockFormat, RopeScaling};
 use llamac_ir::interp::{Input, Interpreter};
-use llamac_ir::{Bounds, DType, Op, Recipe, Sizes, TensorSource};
+use llamac_ir::{Bounds, DType, Op, Recipe, Sizes, TensorSource, TensorView};
+use llamac_models::weights::{NotFinite, not_finite};
 use llamac_models::{Architecture, GgufModel, ModelDir};
 use std::path::{Path, PathBuf};
 
@@ -105,5 +106,20 @@ fn logits_are_as_near_as_the_blocks_allow() {
             cases += 1;
         }
         assert!(cases > 0, "a golden with short prompts");
+    }
+}
+
+/// A scale that is no number makes a block of them; a minimum that is infinite likewise.
+#[test]
+fn blocks_that_are_no_numbers_are_counted() {
+    for (format, at) in [(BlockFormat::Q4_0, 0), (BlockFormat::Q4K, 2), (BlockFormat::Q6K, 208)] {
+        let mut bytes = vec![0x11; 3 * format.bytes()];
+        let dims = [3, format.elements()];
+        let view = |bytes| TensorView { dtype: DType::Block(format), dims: &dims, bytes };
+        assert_eq!(not_finite(&view(&bytes)), None, "{format}");
+        bytes[format.bytes() + at..][..2].copy_from_slice(&0x7e00_u16.to_le_bytes());
+        let found = not_finite(&view(&bytes)).expect("a block of no numbers");
+        let want = NotFinite { nan: format.elements(), infinite: 0, first: format.elements() };
+        assert_eq!(found, want, "{format}");
     }
 }
