@@ -12,6 +12,7 @@ pub mod extent;
 pub mod panel;
 pub mod program;
 pub mod q8;
+pub mod reach;
 pub mod rope;
 pub mod vocabulary;
 
@@ -20,4 +21,5 @@ pub use block::BlockFormat;
 pub use dtype::DType;
 pub use extent::{Bounds, Extent, Sizes, Sym};
 pub use panel::{PANEL_WIDTH, PanelLayout};
+pub use reach::{Over, Reach, Touch};
 pub use rope::{RopeScaling, RopeTable};

@@ -40,6 +40,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print the logits of a prompt's last position and the likeliest token after each
     Logits(LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
     /// Print the graph before and after any pass, the plan, the loops or the machine code
     Ir(IrArgs),
     /// Show what was fused and why not, recipes, memory plan, copies and barriers
@@ -48,6 +50,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measure prefill and decode speed, and the memory bandwidth that decode reaches
     Bench(BenchArgs),
+    /// Show where the time goes, beside what the machine can do
+    Profile(ProfileArgs),
+    /// Measure what this machine can do: memory, arithmetic, threads
+    Machine(MachineArgs),
     /// Write a model as a GGUF file, as llama.cpp reads it
     Export(ExportArgs),
     /// Write a model directory with seeded random weights
@@ -74,7 +80,7 @@ pub struct ModelArgs {
     /// The same as MODEL
     #[arg(short = 'm', long = "model", value_name = "MODEL")]
     pub model_flag: Option<PathBuf>,
-    /// Where a text graph's weights are: a model directory, a GGUF file or a .safetensors file
+    /// Where a text graph's weights are: a model directory, a GGUF file or a .safetensors file; for `verify` of an artifact, its model
     #[arg(long, value_name = "PATH")]
     pub weights: Option<PathBuf>,
 }
@@ -136,9 +142,9 @@ pub struct CompileArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct FusionArgs {
-    /// Which kinds of fusion to use
-    #[arg(long, value_enum, default_value = "all")]
-    pub fusion: FusionArg,
+    /// Which kinds of fusion to use [default: all]
+    #[arg(long, value_enum)]
+    pub fusion: Option<FusionArg>,
 }
 
 /// `run`.
@@ -184,6 +190,40 @@ pub struct LogitsArgs {
     /// Output: JSON, or the last position's logits as a NumPy file
     #[arg(long, value_enum, default_value = "json")]
     pub format: LogitsFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// `perplexity`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The text is cut into windows of the begin token and W - 1 tokens of the text; every token of the text is
+predicted from those before it in its window, and what fills no window is dropped.
+
+Examples:
+  llamac perplexity examples/models/bard -f examples/models/bard/README.md --window 128
+  llamac perplexity examples/models/bard -f README.md --window 64 --format json"
+)]
+pub struct PerplexityArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text, UTF-8
+    #[arg(short = 'f', long = "file", value_name = "TEXT")]
+    pub file: PathBuf,
+    /// Tokens of a window, the begin token included
+    #[arg(short = 'w', long, value_name = "W", default_value_t = 512)]
+    pub window: usize,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
     /// Fusion.
     #[command(flatten)]
     pub fusion: FusionArgs,
@@ -289,7 +329,12 @@ pub struct ExplainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   llamac verify examples/models/bard
-  llamac verify examples/mlp.lir")]
+  llamac verify examples/mlp.lir
+  llamac verify bard.llamac
+  llamac verify bard.llamac --weights examples/models/bard
+
+An artifact is compared with the interpreter of the graph in it on the weights in it; with --weights MODEL, of the
+model that it was made of.")]
 pub struct VerifyArgs {
     /// The model.
     #[command(flatten)]
@@ -322,11 +367,18 @@ pub struct VerifyArgs {
 #[command(after_help = "Examples:
   llamac bench examples/models/bard
   llamac bench examples/models/bard -p 512 -n 128 -r 5 -t 1,2 --format json
-  llamac bench examples/models/bard --fusion none,rows,epilogue,attention,all")]
+  llamac bench examples/models/bard --fusion none,rows,epilogue,attention,all
+  llamac bench bard-unfused.llamac bard.llamac -p 128")]
 pub struct BenchArgs {
-    /// The model.
-    #[command(flatten)]
-    pub model: ModelArgs,
+    /// Models and artifacts; several are measured in turn and compared
+    #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
+    pub models: Vec<PathBuf>,
+    /// The same as MODEL
+    #[arg(short = 'm', long = "model", value_name = "MODEL")]
+    pub model_flag: Vec<PathBuf>,
+    /// Where a text graph's weights are: a model directory or a .safetensors file
+    #[arg(long, value_name = "PATH")]
+    pub weights: Option<PathBuf>,
     /// Prompt lengths; 0 leaves prefill out
     #[arg(short = 'p', long = "n-prompt", value_name = "N,…", value_delimiter = ',', default_value = "512")]
     pub prompt: Vec<usize>,
@@ -345,8 +397,8 @@ pub struct BenchArgs {
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]
     pub tier: Option<String>,
-    /// Kinds of fusion; several are measured in turn and compared
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    /// Kinds of fusion; several are measured in turn and compared [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub fusion: Vec<FusionArg>,
     /// Output
     #[arg(long, value_enum, default_value = "md")]
@@ -354,6 +406,86 @@ pub struct BenchArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
+}
+
+/// `profile`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Lines of depth 1 add up to their phase, lines of depth 2 to the one above; `waiting` and `rest` are what is left
+over. `limit` is what bounds a line most, a level of memory or a kind of arithmetic, and `of limit` how near it comes. The
+limits are those that `llamac machine` saved, else measured. `overhead` compares with unprofiled runs in between.
+
+Examples:
+  llamac profile examples/models/bard -p 64 -n 16
+  llamac profile examples/models/bard -p 16 -n 4 --by kind --format csv
+  llamac profile examples/models/bard -p 16 -n 4 -r 1 --trace target/bard.trace.json"
+)]
+pub struct ProfileArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt length; 0 leaves prefill out [default: 512, or what the context holds]
+    #[arg(short = 'p', long = "n-prompt", value_name = "N")]
+    pub prompt: Option<usize>,
+    /// Tokens to generate after it; 0 leaves decode out [default: 128, or what the context holds]
+    #[arg(short = 'n', long = "n-gen", value_name = "N")]
+    pub generate: Option<usize>,
+    /// Repetitions
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
+    pub repetitions: usize,
+    /// Add up by this in place of the tree
+    #[arg(long, value_enum)]
+    pub by: Option<ProfileBy>,
+    /// Write what every thread did, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// What `profile` adds up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileBy {
+    /// Each layer
+    Layer,
+    /// Each kind of work
+    Kind,
+    /// Each kernel, layers added up
+    Kernel,
+}
+
+/// `machine`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What was measured is saved for `llamac profile`, in llamac/machine.json of $XDG_CACHE_HOME or ~/.cache.
+
+Examples:
+  llamac machine --no-save
+  llamac machine -t 1 --format json -o target/machine.json"
+)]
+pub struct MachineArgs {
+    /// Most threads; fewer are measured too [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Where to save
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Save nothing
+    #[arg(long, conflicts_with = "output")]
+    pub no_save: bool,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
 }
 
 /// Output of tabular commands.

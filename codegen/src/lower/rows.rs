@@ -5,11 +5,12 @@ use super::affine::{Affine, Var};
 use super::analyse::inserted;
 use super::build::{Build, Kept, Operand};
 use super::expand::{Key, Node, extents, fetch, resolve};
+use super::reach::reach;
 use super::reduce::{Keep, one_by_one, stages};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
 use crate::loops::{Expr, Index, Kernel, Kind, LANES, Reg, Space, Ty};
-use llamac_formats::Extent;
+use llamac_formats::{Extent, Over};
 use llamac_ir::{Op, Type, Value};
 use std::collections::HashSet;
 
@@ -57,10 +58,11 @@ pub fn lower_rows(closed: &Closed) -> Result<Lowered> {
         work = work.saturating_add(inner);
     }
     let (body, buffers, tys) = b.finish();
-    let (operands, buffers) = buffers.into_iter().unzip();
+    let (operands, buffers): (Vec<_>, Vec<_>) = buffers.into_iter().unzip();
     let mut kernel = Kernel { buffers, syms: vec![], scratch, space: Space::Rows { row }, body, tys };
     kernel.collect_syms();
-    Ok(Lowered { kernel, operands, count, work })
+    let reach = reach(closed, &kernel, &operands, Over::Rows(count))?;
+    Ok(Lowered { kernel, operands, reach, count, work })
 }
 
 fn sinks(closed: &Closed) -> Result<Vec<Sink>> {

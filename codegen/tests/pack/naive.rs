@@ -83,7 +83,7 @@ pub fn f32_bits(dtype: DType, element: &[u8]) -> u32 {
             };
             sign << 31 | (magnitude as f32).to_bits()
         }
-        DType::I32 | DType::Bool => panic!("no weight is {dtype}"),
+        _ => panic!("no weight is {dtype}"),
     }
 }
 

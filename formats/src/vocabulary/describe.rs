@@ -254,6 +254,27 @@ impl Description {
     }
 }
 
+/// What `tokenizer.ggml.pre` of a GGUF file means: how texts are taken apart, and whether a piece that is a token as a whole is
+/// taken as it is ([`Description::ignore_merges`]). None for a way that is not among ours; files without the key mean `default`.
+pub fn gguf_pre(name: &str) -> Option<(Split, bool)> {
+    match name {
+        "default" => Some((Split::Default, false)),
+        "gpt-2" | "phi-2" | "olmo" => Some((Split::Gpt2, false)),
+        "llama-bpe" | "llama3" | "llama-v3" => Some((Split::Llama3, true)),
+        "dbrx" | "smaug-bpe" => Some((Split::Llama3, false)),
+        "qwen2" | "deepseek-r1-qwen" => Some((Split::Qwen2, false)),
+        _ => None,
+    }
+}
+
+/// The two sides of a merge as GGUF and older `tokenizer.json` spell it: with a space between. None where there is none.
+pub fn merge_sides(line: &str) -> Option<(&str, &str)> {
+    // A side is never empty, so a space at the very begin belongs to the left one.
+    let at = 1 + line.as_bytes().get(1..)?.iter().position(|byte| *byte == b' ')?;
+    let (left, right) = (line.get(..at)?, line.get(at + 1..)?);
+    (!right.is_empty()).then_some((left, right))
+}
+
 /// Whether a token is spelled as parts of texts are; special tokens are spelled as they are.
 fn is_part(token: &Token) -> bool {
     match token.class {

@@ -33,7 +33,7 @@ mod view;
 mod tests;
 
 pub use alphabet::{byte_of, char_of, spell, unspell};
-pub use describe::{Description, Merging, Token};
+pub use describe::{Description, Merging, Token, gguf_pre, merge_sides};
 pub use error::VocabularyError;
 pub use view::Vocabulary;
 

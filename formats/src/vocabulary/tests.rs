@@ -99,6 +99,16 @@ fn many_entries_are_found_again() {
 }
 
 #[test]
+fn what_gguf_says() {
+    assert_eq!(gguf_pre("llama-bpe"), Some((Split::Llama3, true)));
+    assert_eq!(gguf_pre("default"), Some((Split::Default, false)));
+    assert_eq!(gguf_pre("other"), None);
+    assert_eq!(merge_sides("Ġ t"), Some(("Ġ", "t")));
+    assert_eq!(merge_sides("  a"), Some((" ", "a")));
+    assert_eq!([merge_sides(""), merge_sides("ab"), merge_sides("a "), merge_sides("é")], [None; 4]);
+}
+
+#[test]
 fn no_tokens_at_all() {
     let vocabulary = open(&Description::byte_level(vec![], vec![]));
     assert!(vocabulary.is_empty());

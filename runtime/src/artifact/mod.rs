@@ -19,8 +19,9 @@
 //! all sections but the weights, then every number inside; it maps the weights and touches none of them. The tokenizer is
 //! opened when it is first asked for.
 //!
-//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. The checks find
-//! damage and mistakes; they do not make foreign code safe.
+//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. Trusted is the code
+//! section, which says beside the machine code what each kernel touches; all else is held against it, so that no damage,
+//! mistake or change outside that section makes the code leave its memory. Nothing makes foreign code safe.
 
 mod code;
 mod error;
@@ -66,8 +67,12 @@ pub struct Program {
     graph: Region,
     tokenizer_bytes: Option<Arc<Region>>,
     tokenizer: OnceLock<Tokenizer>,
+    chat_template: Option<Region>,
+    report: Option<Region>,
     executable: Arc<Executable>,
-    code_bytes: Region,
+    code: Region,
+    /// Where machine code begins in the section.
+    code_at: usize,
 }
 
 impl Program {
@@ -100,6 +105,7 @@ impl Program {
         let (manifest, graph) = (needed(SectionKind::Manifest)?, needed(SectionKind::Graph)?);
         let (program, code) = (needed(SectionKind::Program)?, needed(SectionKind::Code)?);
         let (tokenizer, weights) = (map(SectionKind::Tokenizer)?, needed(SectionKind::Weights)?);
+        let (chat_template, report) = (map(SectionKind::ChatTemplate)?, map(SectionKind::Report)?);
         for section in &header.sections {
             let region = match section.kind {
                 SectionKind::Manifest => &manifest,
@@ -108,10 +114,17 @@ impl Program {
                 SectionKind::Code => &code,
                 SectionKind::Weights if options.verify_weights => &weights,
                 SectionKind::Weights => continue,
-                SectionKind::Tokenizer => match &tokenizer {
-                    Some(region) => region,
-                    None => continue,
-                },
+                SectionKind::Tokenizer | SectionKind::ChatTemplate | SectionKind::Report => {
+                    let optional = match section.kind {
+                        SectionKind::Tokenizer => &tokenizer,
+                        SectionKind::ChatTemplate => &chat_template,
+                        _ => &report,
+                    };
+                    match optional {
+                        Some(region) => region,
+                        None => continue,
+                    }
+                }
             };
             if checksum(region.as_slice()) != section.checksum {
                 return Err(ArtifactError::Checksum { path: path.into(), section: section.kind });
@@ -121,11 +134,15 @@ impl Program {
             |section: SectionKind| move |what: String| ArtifactError::Contents { path: path.into(), section, what };
         let manifest: Manifest =
             serde_json::from_slice(manifest.as_slice()).map_err(|e| contents(SectionKind::Manifest)(e.to_string()))?;
-        let program: program::Program =
+        let (table, code_at) = code::table(code.as_slice(), &header).map_err(contents(SectionKind::Code))?;
+        let mut program: program::Program =
             serde_json::from_slice(program.as_slice()).map_err(|e| contents(SectionKind::Program)(e.to_string()))?;
         str::from_utf8(graph.as_slice()).map_err(|e| contents(SectionKind::Graph)(e.to_string()))?;
-        code::check(&program.kernels, code.len()).map_err(contents(SectionKind::Code))?;
-        let mapped = MappedCode::new(code.as_slice(), &program.kernels)?;
+        if let Some(template) = &chat_template {
+            str::from_utf8(template.as_slice()).map_err(|e| contents(SectionKind::ChatTemplate)(e.to_string()))?;
+        }
+        program.kernels = table.kernels;
+        let mapped = MappedCode::new(&code.as_slice()[code_at..], &program.kernels)?;
         let executable = Executable::new(program, Arc::new(mapped), Arc::new(weights))
             .map_err(|error| ArtifactError::Load { path: path.into(), error: Box::new(error) })?;
         Ok(Program {
@@ -135,8 +152,11 @@ impl Program {
             graph,
             tokenizer_bytes: tokenizer.map(Arc::new),
             tokenizer: OnceLock::new(),
+            chat_template,
+            report,
             executable: Arc::new(executable),
-            code_bytes: code,
+            code,
+            code_at,
         })
     }
 
@@ -191,9 +211,9 @@ impl Program {
         str::from_utf8(self.graph.as_slice()).unwrap_or_default()
     }
 
-    /// The code section.
+    /// The machine code of all kernels.
     pub fn code(&self) -> &[u8] {
-        self.code_bytes.as_slice()
+        &self.code.as_slice()[self.code_at..]
     }
 
     /// Tokens that end a text.
@@ -204,6 +224,17 @@ impl Program {
     /// The token that begins one.
     pub fn bos(&self) -> Option<u32> {
         self.manifest.bos
+    }
+
+    /// The model's chat template, if it has one: Jinja, as `tokenizer_config.json` or `chat_template.jinja` had it.
+    pub fn chat_template(&self) -> Option<&str> {
+        // Checked when it was opened, as the graph was.
+        self.chat_template.as_ref().map(|t| str::from_utf8(t.as_slice()).unwrap_or_default())
+    }
+
+    /// What the compiler said of its decisions, as JSON that only it reads; nothing of it is needed to run.
+    pub fn report(&self) -> Option<&[u8]> {
+        self.report.as_ref().map(Region::as_slice)
     }
 
     /// Whether it carries a tokenizer.

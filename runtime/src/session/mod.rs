@@ -3,18 +3,20 @@
 mod data;
 mod error;
 mod generator;
+mod perplexity;
 mod rows;
 
 pub use data::Data;
 pub use error::{GenerateError, StepError};
 pub use generator::{Generator, Logits, Row};
+pub use perplexity::{Perplexity, PerplexityError};
 
 use crate::execute::{Bases, Prepared, Run, kernel_scratch, routine_scratch, shared_scratch, walk};
-use crate::exp::routines;
 use crate::memory::{ALIGN, Region};
 use crate::pool::{Pool, Worker};
-use crate::profile::{Clock, ProfileTable};
+use crate::profile::{Clock, EntryTimes, ProfileTable, ThreadTrace};
 use crate::program::{Executable, Layout, OpenError};
+use crate::routines::routines;
 use crate::tiers::Tier;
 use llamac_formats::Sizes;
 use llamac_formats::program::Program;
@@ -36,6 +38,8 @@ pub struct Session {
     entries: Vec<Prepared>,
     rows: Rows,
     last: Option<Sizes>,
+    /// Bytes of each input that the last step was given.
+    given: Vec<usize>,
     clock: Option<Clock>,
     scratch: ThreadScratch,
     states: Region,
@@ -107,6 +111,7 @@ impl Session {
             routines: routines(tier).into(),
             rows: Rows::new(program),
             last: None,
+            given: vec![0; layout.inputs.len()],
             clock: None,
             _arena: arena,
             executable,
@@ -144,7 +149,7 @@ impl Session {
 
     /// Which entry runs a step of these sizes: the first whose bounds hold it. An entry for one row and one output has
     /// them fixed, and runs nothing smaller.
-    fn entry(&self, sizes: &Sizes) -> Option<usize> {
+    pub fn entry(&self, sizes: &Sizes) -> Option<usize> {
         self.program().entries.iter().position(|e| {
             let b = &e.bounds;
             let holds = sizes.rows <= b.rows && sizes.outputs <= b.outputs && sizes.tokens <= b.tokens;
@@ -176,10 +181,16 @@ impl Session {
             most_outputs: program.bounds.outputs,
             most_tokens: program.bounds.tokens,
         })?;
-        for (port, offset) in program.inputs.iter().zip(&self.layout.inputs) {
+        for ((port, offset), given) in program.inputs.iter().zip(&self.layout.inputs).zip(&mut self.given) {
             if let Some((_, data)) = inputs.iter().find(|(name, _)| *name == port.name) {
                 let bytes = data.bytes();
-                self.inputs.as_mut_slice()[*offset..offset + bytes.len()].copy_from_slice(bytes);
+                let memory = &mut self.inputs.as_mut_slice()[*offset..];
+                memory[..bytes.len()].copy_from_slice(bytes);
+                // What an earlier step left behind was checked for that step's sizes; 0 is in range for every one.
+                if let Some(left) = memory.get_mut(bytes.len()..*given) {
+                    left.fill(0);
+                }
+                *given = bytes.len();
             }
         }
         self.entries[index].resolve(&program.entries[index], &self.bases, &sizes);
@@ -195,6 +206,8 @@ impl Session {
             routine_scratch: self.scratch.routine,
             shared: scratch.wrapping_add(self.scratch.shared).cast(),
             laps: self.clock.as_ref().map(|c| c.entry(index)),
+            tracks: self.clock.as_ref().and_then(Clock::tracks),
+            index,
         };
         self.pool.run(&|worker: &Worker| {
             // SAFETY: the program was checked when it was loaded, the inputs just now, and the entry is resolved for
@@ -271,6 +284,24 @@ impl Session {
         if let Some(clock) = &mut self.clock {
             clock.clear();
         }
+    }
+
+    /// Measures as [`Session::set_profiling`] does, and keeps up to `events` events of each thread beside: a step of the
+    /// program is one, and so is each meeting of the threads.
+    pub fn trace(&mut self, events: usize) {
+        let mut clock = Clock::new(self.executable.program());
+        clock.trace(self.pool.threads(), events);
+        self.clock = Some(clock);
+    }
+
+    /// The events of each thread, first to last; empty if not tracing.
+    pub fn traced(&self) -> Vec<ThreadTrace> {
+        self.clock.as_ref().map_or_else(Vec::new, Clock::traced)
+    }
+
+    /// What was measured of each entry of the program; empty if not measuring.
+    pub fn times(&self) -> Vec<EntryTimes> {
+        self.clock.as_ref().map_or_else(Vec::new, Clock::times)
     }
 
     /// What was measured, if measuring; `grouped` adds up what differs only by a number (the layers).

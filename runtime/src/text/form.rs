@@ -95,12 +95,12 @@ impl Form {
 
     /// Encodes a text without special tokens, which is not empty.
     fn encode_between(&self, text: &str, is_first: bool, encoding: &mut Encoding) {
-        let begins = |space: &str| text.starts_with(space);
+        let missing = || !(text.starts_with(' ') || self.escapes() && text.starts_with(SPACE));
         let prefixed = match self.vocabulary.prefix() {
             Prefix::None => false,
             Prefix::Always => true,
-            Prefix::Missing => !begins(" ") && !(self.escapes() && begins(SPACE)),
-            Prefix::FirstMissing => is_first && !begins(" ") && !(self.escapes() && begins(SPACE)),
+            Prefix::Missing => missing(),
+            Prefix::FirstMissing => is_first && missing(),
         };
         let mut escaped = std::mem::take(&mut encoding.escaped);
         let whole = if prefixed || self.escapes() {

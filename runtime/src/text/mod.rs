@@ -90,7 +90,7 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Engine {
-    Form(Form),
+    Form(Box<Form>),
     Foreign(Box<Foreign>),
 }
 
@@ -187,7 +187,7 @@ impl Tokenizer {
             }
         }
         let joining = if form.is_bytes() { Joining::Bytes } else { Joining::ByteRuns };
-        Ok(Tokenizer { engine: Engine::Form(form), joining })
+        Ok(Tokenizer { engine: Engine::Form(Box::new(form)), joining })
     }
 
     /// Whether it works on a stored vocabulary, and not through the `tokenizers` crate.

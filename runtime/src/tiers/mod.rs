@@ -5,10 +5,13 @@
 //! function and the intrinsics must be `#[inline(always)]`, or it is compiled without them.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod features;
+pub mod peak;
 mod portable;
 
 pub use features::Features;
@@ -22,16 +25,32 @@ pub enum Tier {
     Avx2,
     /// AVX-512 F, BW, DQ and VL, and what AVX2 has.
     Avx512,
+    /// AVX-512 with dot products of bytes (VNNI).
+    Avx512Vnni,
+    /// AMX with bf16 for many rows, and AVX-512 with VNNI and BF16 for everything else.
+    Amx,
 }
 
 impl Tier {
     /// Every tier, slowest first.
-    pub const ALL: [Tier; 3] = [Tier::Portable, Tier::Avx2, Tier::Avx512];
+    pub const ALL: [Tier; 5] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Vnni, Tier::Amx];
 
     /// The fastest tier that this machine has.
     pub fn detect() -> Tier {
         let mut available = Tier::ALL.into_iter().filter(|t| t.available());
         available.next_back().unwrap_or(Tier::Portable)
+    }
+
+    /// What the system withholds: a sentence where the machine has tiles and the system does not let this process use them.
+    pub fn withheld() -> Option<String> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(Err(refusal)) = amx::permission() {
+            return Some(format!(
+                "the system refuses the state of AMX tiles (error {}): the tier amx is not used",
+                -refusal.status
+            ));
+        }
+        None
     }
 
     /// Whether this machine has the tier.
@@ -42,17 +61,23 @@ impl Tier {
             Tier::Avx2 => avx2::available(),
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512 => avx512::available(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => avx512::vnni_available(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Tier::Avx2 | Tier::Avx512 => false,
+            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => false,
         }
     }
 
-    /// `portable`, `avx2`, `avx512`.
+    /// `portable`, `avx2`, `avx512`, `avx512vnni`, `amx`.
     pub const fn name(self) -> &'static str {
         match self {
             Tier::Portable => "portable",
             Tier::Avx2 => "avx2",
             Tier::Avx512 => "avx512",
+            Tier::Avx512Vnni => "avx512vnni",
+            Tier::Amx => "amx",
         }
     }
 
@@ -66,7 +91,7 @@ impl Tier {
         match self {
             Tier::Portable => 4,
             Tier::Avx2 => 8,
-            Tier::Avx512 => 16,
+            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => 16,
         }
     }
 
@@ -85,9 +110,14 @@ impl Tier {
             Tier::Avx2 => unsafe { avx2::enter(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller vouches for the tier and the kernel.
-            Tier::Avx512 => unsafe { avx512::enter(kernel) },
+            Tier::Avx512Vnni | Tier::Amx if K::BYTES => unsafe { avx512::enter_vnni(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above; what multiplies no bytes is the same in both.
+            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => unsafe { avx512::enter(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
-            Tier::Avx2 | Tier::Avx512 => unreachable!("the tier {} exists on x86-64 only", self.name()),
+            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => {
+                unreachable!("the tier {} exists on x86-64 only", self.name())
+            }
         }
     }
 }
@@ -102,6 +132,9 @@ impl std::fmt::Display for Tier {
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
+
+    /// Whether it uses [`Simd::dot`]: only then is it compiled apart for tiers that differ in nothing else.
+    const BYTES: bool = false;
 
     /// The work; must be `#[inline(always)]`.
     ///
@@ -120,6 +153,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// A vector of f32.
     type F: Copy;
+    /// A vector of `LANES` 32-bit integers, or of four times as many bytes.
+    type I: Copy;
 
     /// All lanes alike.
     unsafe fn splat(x: f32) -> Self::F;
@@ -153,6 +188,26 @@ pub(crate) trait Simd: Copy {
     unsafe fn bf16_pairs(from: *const u16) -> (Self::F, Self::F);
     /// `LANES` f16.
     unsafe fn f16(from: *const u16) -> Self::F;
+    /// `LANES` i8.
+    unsafe fn i8(from: *const i8) -> Self::F;
+    /// `4·LANES` bytes, of any alignment.
+    unsafe fn load_bytes(from: *const u8) -> Self::I;
+    /// All 32-bit lanes alike.
+    unsafe fn splat_word(x: i32) -> Self::I;
+    /// `a & b`.
+    unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
+    /// `a | b`.
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    /// 32-bit lanes shifted to the left by `n < 32` bits.
+    unsafe fn shl(a: Self::I, n: i32) -> Self::I;
+    /// 32-bit lanes shifted to the right by `n < 32` bits; zeros come in.
+    unsafe fn shr(a: Self::I, n: i32) -> Self::I;
+    /// 32-bit signed integers as f32.
+    unsafe fn float(a: Self::I) -> Self::F;
+    /// In each 32-bit lane: `sum` + the four products of the unsigned bytes of `a` with the signed bytes of `b`, exact.
+    unsafe fn dot(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// The same where no byte of `a` exceeds 127, which may be faster.
+    unsafe fn dot_small(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// Asks for the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);
     /// The same, but no nearer than the second-level cache.
