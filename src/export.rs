@@ -5,9 +5,9 @@ use crate::model::{Model, OpenError};
 use llamac_codegen::artifact::{Place, WriteError};
 use llamac_formats::vocabulary::Description;
 use llamac_ir::Recipe;
+use llamac_models::GgufError;
 use llamac_models::gguf::write::{Export, ExportError, Numbers, Written, write};
 use llamac_models::import::Stored;
-use llamac_models::{ConfigError, GgufError, ModelDir};
 use llamac_runtime::text::{Inexpressible, to_description};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -41,10 +41,7 @@ pub enum ExportFileError {
     /// The vocabulary of a GGUF file is wrong.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The chat template is no text.
-    #[error(transparent)]
-    ChatTemplate(#[from] ConfigError),
-    /// The vocabulary could not be opened.
+    /// The chat template could not be read.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The output is a part of the input.
@@ -77,10 +74,7 @@ pub fn export(
     let (config, source) = (model.config().ok_or_else(no_model)?, model.source.as_deref().ok_or_else(no_model)?);
     refuse_input(path, model)?;
     let vocabulary = vocabulary(model)?;
-    let chat_template = match &model.gguf {
-        Some(gguf) => gguf.chat_template()?.map(str::to_owned),
-        None => model.directory.as_ref().map(ModelDir::chat_template).transpose()?.flatten(),
-    };
+    let chat_template = model.chat_template()?;
     let stored = |name: &str| match &model.gguf {
         Some(gguf) => gguf.stored(name),
         None => Some(Stored { recipe: Recipe::tensor(name), dtype: source.tensor(name)?.dtype }),

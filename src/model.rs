@@ -270,6 +270,17 @@ impl Model {
         Ok(self.gguf.as_ref().map(|gguf| gguf.stored_vocabulary()).transpose()?.flatten())
     }
 
+    /// The chat template, if there is one: Jinja.
+    ///
+    /// # Errors
+    /// A template that cannot be read or is no text.
+    pub fn chat_template(&self) -> Result<Option<String>, OpenError> {
+        match &self.gguf {
+            Some(gguf) => Ok(gguf.chat_template()?.map(str::to_owned)),
+            None => Ok(self.directory.as_ref().map(ModelDir::chat_template).transpose()?.flatten()),
+        }
+    }
+
     /// The tokenizer, for a model with `vocab` tokens; `None` where the model brings none.
     ///
     /// # Errors

@@ -115,10 +115,10 @@ fn blocks_that_are_no_numbers_are_counted() {
     for (format, at) in [(BlockFormat::Q4_0, 0), (BlockFormat::Q4K, 2), (BlockFormat::Q6K, 208)] {
         let mut bytes = vec![0x11; 3 * format.bytes()];
         let dims = [3, format.elements()];
-        let view = |bytes| TensorView { dtype: DType::Block(format), dims: &dims, bytes };
-        assert_eq!(not_finite(&view(&bytes)), None, "{format}");
+        let scan = |bytes: &[u8]| not_finite(&TensorView { dtype: DType::Block(format), dims: &dims, bytes });
+        assert_eq!(scan(&bytes), None, "{format}");
         bytes[format.bytes() + at..][..2].copy_from_slice(&0x7e00_u16.to_le_bytes());
-        let found = not_finite(&view(&bytes)).expect("a block of no numbers");
+        let found = scan(&bytes).expect("a block of no numbers");
         let want = NotFinite { nan: format.elements(), infinite: 0, first: format.elements() };
         assert_eq!(found, want, "{format}");
     }
