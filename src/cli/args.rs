@@ -22,8 +22,8 @@ pub use llamac_runner::options::{GenerateArgs, ThreadArgs};
   llamac explain examples/models/bard
   llamac bench examples/models/bard -p 512 -n 128 --fusion none,all
 
-Results go to stdout, everything else to stderr. MODEL is a Hugging Face directory, a graph in text form (.lir),
-or an artifact that `llamac compile` made.")]
+Results go to stdout, everything else to stderr. MODEL is a Hugging Face directory, a GGUF file, a graph in text
+form (.lir), or an artifact that `llamac compile` made.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -35,7 +35,7 @@ pub struct Cli {
 pub enum Command {
     /// Compile a model to a file that runs: an artifact, or an executable
     Compile(BuildArgs),
-    /// Show what an artifact or a model directory holds
+    /// Show what an artifact, a GGUF file or a model directory holds
     Inspect(InspectArgs),
     /// Generate text, from a model compiled in memory or an artifact
     Run(RunArgs),
@@ -55,6 +55,8 @@ pub enum Command {
     Profile(ProfileArgs),
     /// Measure what this machine can do: memory, arithmetic, threads
     Machine(MachineArgs),
+    /// Write a model as a GGUF file, as llama.cpp reads it
+    Export(ExportArgs),
     /// Write a model directory with seeded random weights
     Synth(SynthArgs),
     /// Print a completion script for a shell
@@ -73,13 +75,13 @@ pub enum Command {
 /// The model, on every command that reads one.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// A Hugging Face directory, a graph in text form (.lir), or an artifact (.llamac)
+    /// A Hugging Face directory, a GGUF file, a graph in text form (.lir), or an artifact (.llamac)
     #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
     pub model: Option<PathBuf>,
     /// The same as MODEL
     #[arg(short = 'm', long = "model", value_name = "MODEL")]
     pub model_flag: Option<PathBuf>,
-    /// Where a text graph's weights are: a model directory or a .safetensors file; for `verify` of an artifact, its model
+    /// Where a text graph's weights are: a model directory, a GGUF file or a .safetensors file; for `verify` of an artifact, its model
     #[arg(long, value_name = "PATH")]
     pub weights: Option<PathBuf>,
 }
@@ -509,6 +511,27 @@ pub enum TableFormat {
     Jsonl,
 }
 
+/// `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac export examples/models/bard -o bard.gguf
+  llamac export examples/models/bard -o bard-q4.gguf --quant q4_k_m")]
+pub struct ExportArgs {
+    /// A Hugging Face directory or a GGUF file
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What matrices are stored as: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k [default: as the
+    /// model has them]
+    #[arg(long, value_name = "KIND")]
+    pub quant: Option<String>,
+    /// Threads that encode [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
 /// `synth`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -583,7 +606,7 @@ pub enum Emit {
   llamac inspect bard.llamac --verify
   llamac inspect examples/models/bard --format json")]
 pub struct InspectArgs {
-    /// An artifact, an executable made with --emit exe, or a model directory
+    /// An artifact, an executable made with --emit exe, a GGUF file, or a model directory
     #[arg(value_name = "FILE|DIR")]
     pub path: PathBuf,
     /// Read everything and check it against the checksums, weights too

@@ -5,8 +5,10 @@ mod artifact;
 mod bench;
 mod compile;
 mod explain;
+mod export;
 
 mod inspect;
+mod inspect_gguf;
 mod ir;
 
 mod logits;
@@ -73,6 +75,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Machine(args) => machine::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { output } => shell::manual(&output),

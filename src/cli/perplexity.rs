@@ -40,10 +40,7 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
     let model = setup::open(&args.model, &args.compile, Some(logits::OUTPUTS))?;
     setup::check_generates(&model)?;
     check_window(args.window, model.graph.bounds.tokens)?;
-    let tokenizer = match (model.tokenizer(), run::vocabulary(&model)) {
-        (Some(path), Some(vocab)) => Some(Tokenizer::from_file(&path, vocab)?),
-        _ => None,
-    };
+    let tokenizer = run::vocabulary(&model).map(|vocab| model.open_tokenizer(vocab)).transpose()?.flatten();
     let tokens = encode(&text, args, &model.path, tokenizer.as_ref())?;
     let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
     score(&mut setup::generator(&model, session)?, &tokens, model.bos(), args)
