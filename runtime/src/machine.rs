@@ -46,9 +46,41 @@ fn physical_cores() -> Option<usize> {
     None
 }
 
+/// The processors that this thread may run on, where the system tells.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn affinity() -> Option<Vec<usize>> {
+    None
+}
+
+/// Binds the calling thread to one processor.
+///
+/// # Errors
+/// If the system refuses.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn bind(_processor: usize) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Binds the calling thread to one processor.
+///
+/// # Errors
+/// If the system refuses.
+#[cfg(target_os = "linux")]
+pub(crate) fn bind(processor: usize) -> std::io::Result<()> {
+    // SAFETY: an all-zero set is a valid empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours; the macro's function ignores processors past its size.
+    unsafe { libc::CPU_SET(processor.min(libc::CPU_SETSIZE as usize - 1), &mut set) };
+    // SAFETY: the set is ours and its size is given.
+    match unsafe { libc::sched_setaffinity(0, std::mem::size_of_val(&set), &set) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// The processors that this thread may run on.
 #[cfg(target_os = "linux")]
-fn affinity() -> Option<Vec<usize>> {
+pub(crate) fn affinity() -> Option<Vec<usize>> {
     // SAFETY: an all-zero set is a valid empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set is ours and its size is given.

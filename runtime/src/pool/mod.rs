@@ -69,6 +69,24 @@ impl Pool {
     /// # Errors
     /// If the system refuses to start a thread.
     pub fn new(threads: usize) -> std::io::Result<Pool> {
+        Pool::start(threads, &[])
+    }
+
+    /// The same, each thread bound to a processor of its own among those that the calling thread may use, in turn; the
+    /// calling thread is bound to the first.
+    ///
+    /// # Errors
+    /// If the system refuses to start or to bind a thread, or cannot bind threads.
+    pub fn pinned(threads: usize) -> std::io::Result<Pool> {
+        let processors = machine::affinity()
+            .filter(|p| !p.is_empty())
+            .ok_or_else(|| std::io::Error::other("this system does not say which processors a thread may use"))?;
+        machine::bind(processors[0])?;
+        Pool::start(threads, &processors)
+    }
+
+    /// Starts the threads, the one of index i on processor i of those given, if any.
+    fn start(threads: usize, processors: &[usize]) -> std::io::Result<Pool> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
             threads,
@@ -87,8 +105,20 @@ impl Pool {
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let name = format!("llamac-{index}");
+            let processor = (!processors.is_empty()).then(|| processors[index % processors.len()]);
+            let (bound, answer) = std::sync::mpsc::sync_channel(1);
+            let life = move || {
+                let result = processor.map_or(Ok(()), machine::bind);
+                let refused = result.is_err();
+                // The receiver waits for this answer.
+                let _ = bound.send(result);
+                if !refused {
+                    serve(&shared, index);
+                }
+            };
             // On failure the drop of `pool` ends the threads that have started.
-            pool.handles.push(std::thread::Builder::new().name(name).spawn(move || serve(&shared, index))?);
+            pool.handles.push(std::thread::Builder::new().name(name).spawn(life)?);
+            answer.recv().map_err(std::io::Error::other)??;
         }
         Ok(pool)
     }

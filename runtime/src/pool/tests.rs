@@ -153,3 +153,19 @@ fn sleeping_threads_wake() {
         assert_eq!(ran.load(Ordering::Relaxed), 2);
     }
 }
+
+/// In a thread of its own, which stays bound.
+#[test]
+#[cfg(target_os = "linux")]
+fn pinned_threads_have_one_processor_each() {
+    std::thread::spawn(|| {
+        let all = crate::machine::affinity().unwrap();
+        let pool = Pool::pinned(3).unwrap();
+        let found = Mutex::new(vec![None; 3]);
+        pool.run(&|worker| found.lock().unwrap()[worker.index()] = crate::machine::affinity());
+        let want: Vec<_> = (0..3).map(|i| Some(vec![all[i % all.len()]])).collect();
+        assert_eq!(found.into_inner().unwrap(), want);
+    })
+    .join()
+    .unwrap();
+}

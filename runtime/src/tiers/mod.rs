@@ -5,6 +5,8 @@
 //! function and the intrinsics must be `#[inline(always)]`, or it is compiled without them.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

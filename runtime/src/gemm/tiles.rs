@@ -1,0 +1,220 @@
+//! Many rows on a machine with tile registers: bf16 activations meet bf16 weights, products and sums in f32.
+//!
+//! Rows are packed as tiles of 16 rows × 32 inputs. A task's panels are bf16 already or are unpacked once, for as many
+//! inputs as fit the second-level cache; pairs of row tiles pass over them, [`DEPTH`] inputs at a time, so that the
+//! activations of a pair stay in the first-level cache while the panels stream out of the second.
+
+use super::{Columns, GemmArgs, Segment, segment_stride};
+use crate::pool::Worker;
+use crate::tiers::amx::{self, Product, Tiles, multiply};
+use llamac_formats::program;
+use llamac_formats::{DType, PANEL_WIDTH};
+
+/// Inputs of a pass: two row tiles and two panels of them (16 KiB each) fit the first-level cache.
+const DEPTH: usize = 256;
+
+/// Inputs of a block: the task's panels of them (512 KiB) fit the second-level cache.
+const BLOCK: usize = 2048;
+
+/// The most rows of a task: where the inputs are more than a block, the sums of all of them stay in the second-level cache.
+const TASK_ROWS: usize = 512;
+
+/// Panels of a task.
+const TASK_PANELS: usize = 8;
+
+/// Bytes from input to input of a bf16 panel.
+const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
+
+/// Whether a GEMM of these types and so many inputs can run on tiles.
+pub(super) fn fits(act: DType, segments: &[Segment], k: usize) -> bool {
+    let weights = |s: &Segment| matches!(s.dtype, DType::BF16 | DType::Block(_));
+    matches!(act, DType::BF16 | DType::Q8) && k > 0 && k.is_multiple_of(amx::INPUTS) && segments.iter().all(weights)
+}
+
+/// Panels of each segment in a task with this many segments; even, because two go side by side.
+fn panels_per_segment(segments: usize) -> usize {
+    (TASK_PANELS / segments / 2 * 2).max(2)
+}
+
+/// Rows whose sums are kept at a time: all of a task, or one pair of row tiles where each is finished at once.
+fn rows_of_sums(m: usize, k: usize) -> usize {
+    if k > BLOCK { m.min(TASK_ROWS).next_multiple_of(2 * amx::ROWS) } else { 2 * amx::ROWS }
+}
+
+/// f32 elements of scratch for the sums and the unpacked panels of a task with at most `m` rows, `k` inputs and this many
+/// segments.
+pub(super) fn thread_scratch(m: usize, k: usize, segments: usize) -> usize {
+    let panels = TASK_PANELS.max(2 * segments);
+    panels * PANEL_WIDTH * (k.min(BLOCK) / 2 + rows_of_sums(m, k))
+}
+
+/// Multiplies the packed rows by the panels of each task.
+///
+/// # Safety
+/// As [`super::gemm`]; the machine must have tiles and the GEMM must fit them ([`fits`]); `a` are the rows packed by [`pack`], and
+/// `scratch` holds [`thread_scratch`] elements.
+pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const u8, scratch: *mut f32) {
+    let segments = args.tile_segments();
+    let spread = args.column_tasks(1) / (worker.threads() * 4) / 2 * 2;
+    let panels = spread.clamp(2, panels_per_segment(segments));
+    let column_tasks = args.column_tasks(panels);
+    let row_tasks = args.m.div_ceil(TASK_ROWS);
+    // SAFETY: the caller vouches for the machine.
+    let mut tiles = unsafe { Tiles::new() };
+    worker.share(row_tasks * column_tasks, |task| {
+        let columns = args.columns(panels, task % column_tasks);
+        let row_stride = panels * PANEL_WIDTH;
+        let sums_step = rows_of_sums(args.m, args.k) * row_stride;
+        let first = task / column_tasks * TASK_ROWS;
+        let task = Task {
+            args,
+            a,
+            first,
+            last: args.m.min(first + TASK_ROWS),
+            columns,
+            sums: scratch,
+            row_stride,
+            sums_step,
+            // SAFETY: the scratch holds the sums of all segments and, after them, their panels.
+            unpacked: unsafe { scratch.add(columns.segments.len() * sums_step) }.cast(),
+        };
+        // SAFETY: the caller vouches for the operands.
+        unsafe { task.run(&mut tiles) };
+    });
+}
+
+/// Some rows times some panels of one or more segments.
+struct Task<'a> {
+    args: &'a GemmArgs<'a>,
+    /// Packed rows.
+    a: *const u8,
+    /// The first row, a multiple of 32.
+    first: usize,
+    /// Past the last row.
+    last: usize,
+    columns: Columns<'a>,
+    /// The segments' sums, each `[rows][row_stride]`.
+    sums: *mut f32,
+    row_stride: usize,
+    /// Elements from segment to segment of the sums.
+    sums_step: usize,
+    /// Room for the unpacked panels of all segments.
+    unpacked: *mut u8,
+}
+
+impl Task<'_> {
+    /// # Safety
+    /// As [`many_rows`].
+    unsafe fn run(&self, tiles: &mut Tiles) {
+        let k = self.args.k;
+        let count = self.columns.end - self.columns.begin;
+        for block in (0..k).step_by(BLOCK) {
+            let inputs = BLOCK.min(k - block);
+            let mut panels = [std::ptr::null(); 2 * TASK_PANELS];
+            let all = self.columns.segments.len() * count;
+            assert!(all <= panels.len(), "a tile holds at most {} segments", TASK_PANELS);
+            for (i, panel) in panels.iter_mut().enumerate().take(all) {
+                let segment = &self.columns.segments[i / count];
+                // SAFETY: the caller vouches for the panels; each has its room in the scratch.
+                unsafe {
+                    let room = self.unpacked.add(i * BLOCK.min(k) * INPUT_BYTES);
+                    *panel = self.bf16(segment, self.columns.begin + i % count, block, inputs, room);
+                }
+            }
+            for row in (self.first..self.last).step_by(2 * amx::ROWS) {
+                // SAFETY: the caller vouches for the operands.
+                unsafe {
+                    self.rows(tiles, row, &panels[..all], block, inputs);
+                    if block + inputs == k {
+                        self.emit(row);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the bf16 of `inputs` inputs of a panel, from input `k`, are: in the panel itself, or unpacked into `room`.
+    ///
+    /// # Safety
+    /// The panel must exist; `room` must hold the inputs.
+    unsafe fn bf16(&self, segment: &Segment, panel: usize, k: usize, inputs: usize, room: *mut u8) -> *const u8 {
+        // SAFETY: the caller vouches for both.
+        unsafe {
+            let (at, _) = self.args.panel(segment, panel);
+            match segment.dtype {
+                DType::BF16 => at.add(k * INPUT_BYTES),
+                _ => {
+                    let _ = (inputs, room);
+                    unreachable!("{} is not unpacked to bf16", segment.dtype)
+                }
+            }
+        }
+    }
+
+    /// Up to two row tiles from `row` on times some inputs of all panels.
+    ///
+    /// # Safety
+    /// As [`many_rows`]; the panels hold `inputs` inputs from `block` on.
+    unsafe fn rows(&self, tiles: &mut Tiles, row: usize, panels: &[*const u8], block: usize, inputs: usize) {
+        let count = self.columns.end - self.columns.begin;
+        let heights = [0, amx::ROWS].map(|r| (self.last - row).saturating_sub(r).min(amx::ROWS));
+        let row_tiles = if heights[1] > 0 { 2 } else { 1 };
+        // SAFETY: the caller vouches for the machine and the operands; sums lie in the scratch.
+        unsafe {
+            tiles.configure(heights.map(|h| if h > 0 { h } else { amx::ROWS }));
+            let tile_bytes = |tile: usize| heights[tile] * 2 * amx::INPUTS;
+            let first = self.a.add(row * self.args.k * 2);
+            let second = if row_tiles == 2 { first.add(amx::ROWS * self.args.k * 2) } else { first };
+            for k in (block..block + inputs).step_by(DEPTH) {
+                let steps = DEPTH.min(block + inputs - k) / amx::INPUTS;
+                let a = [first.add(k / amx::INPUTS * tile_bytes(0)), second.add(k / amx::INPUTS * tile_bytes(row_tiles - 1))];
+                for pair in (0..panels.len()).step_by(2) {
+                    let at = |i: usize| panels[i].add((k - block) * INPUT_BYTES);
+                    let width = 2.min(panels.len() - pair);
+                    let last = pair + width - 1;
+                    let product = Product {
+                        a,
+                        row_tiles,
+                        b: [at(pair), at(last)],
+                        panels: width,
+                        steps,
+                        sums: [self.sums_of(row, pair, count), self.sums_of(row, last, count)],
+                        stride: 4 * self.row_stride,
+                        fresh: k == 0,
+                    };
+                    multiply(tiles, &product);
+                }
+            }
+        }
+    }
+
+    /// Elements from the first sums to those of a row.
+    fn row_offset(&self, row: usize) -> usize {
+        if self.args.k > BLOCK { (row - self.first) * self.row_stride } else { 0 }
+    }
+
+    /// Where the sums of a row and a panel of all segments' panels begin.
+    fn sums_of(&self, row: usize, panel: usize, count: usize) -> *mut f32 {
+        let offset = panel / count * self.sums_step + self.row_offset(row) + panel % count * PANEL_WIDTH;
+        self.sums.wrapping_add(offset)
+    }
+
+    /// Hands on the finished sums of up to two row tiles.
+    ///
+    /// # Safety
+    /// As [`many_rows`].
+    unsafe fn emit(&self, row: usize) {
+        let (col_begin, col_end) = self.columns.range(self.columns.begin, self.columns.end);
+        let tile = program::Tile {
+            acc: self.sums.wrapping_add(self.row_offset(row)),
+            row_begin: row as u64,
+            row_end: self.last.min(row + 2 * amx::ROWS) as u64,
+            col_begin: col_begin as u64,
+            col_end: col_end as u64,
+            row_stride: self.row_stride as u64,
+            segment_stride: segment_stride(self.columns.segments, self.sums_step),
+        };
+        // SAFETY: the products have filled the tile.
+        unsafe { self.args.emit(&tile) };
+    }
+}
