@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let weight = || Recipe::tensor("w");
     let half = || Recipe::InterleavePanels(vec![weight(), weight()]);
     let permuted = || Recipe::PermuteRows { of: Box::new(weight()), heads: rows / 64 };
-    let widened = || Recipe::Widen(Box::new(weight()));
+    let widened = || Recipe::Convert(Box::new(weight()));
     let cases = [
         (DType::BF16, DType::BF16, weight(), Layout::Panels, 1),
         (DType::F16, DType::F16, weight(), Layout::Panels, 1),

@@ -22,8 +22,9 @@ pub enum Recipe {
     /// panel 1 of each, …: `interleave_panels(R, R)`. All parts have the same shape, whole panels each. Only for weights in
     /// panels, read by a paired epilogue: panel `p` of part `i` of `parts` is panel `p·parts + i` of the weight.
     InterleavePanels(Vec<Recipe>),
-    /// Widened to f32 while it is packed: `widen(R)`.
-    Widen(Box<Recipe>),
+    /// Converted to the weight's element type while it is packed: `convert(R)`. Elements are decoded exactly and rounded
+    /// once: to the nearest 16-bit float, or row by row into blocks.
+    Convert(Box<Recipe>),
 }
 
 impl Recipe {
@@ -32,11 +33,21 @@ impl Recipe {
         Recipe::Tensor(name.into())
     }
 
+    /// Whether elements are converted anywhere in it.
+    pub fn converts(&self) -> bool {
+        match self {
+            Recipe::Tensor(_) => false,
+            Recipe::Convert(_) => true,
+            Recipe::PermuteRows { of, .. } => of.converts(),
+            Recipe::Concat(parts) | Recipe::InterleavePanels(parts) => parts.iter().any(Recipe::converts),
+        }
+    }
+
     /// The names of all tensors used, in order.
     pub fn tensors(&self) -> Vec<&str> {
         match self {
             Recipe::Tensor(name) => vec![name],
-            Recipe::PermuteRows { of, .. } | Recipe::Widen(of) => of.tensors(),
+            Recipe::PermuteRows { of, .. } | Recipe::Convert(of) => of.tensors(),
             Recipe::Concat(parts) | Recipe::InterleavePanels(parts) => parts.iter().flat_map(Recipe::tensors).collect(),
         }
     }
@@ -56,7 +67,7 @@ impl fmt::Display for Recipe {
             Recipe::PermuteRows { of, heads } => write!(f, "permute_rows({of}, heads={heads})"),
             Recipe::Concat(parts) => list(f, "concat", parts),
             Recipe::InterleavePanels(parts) => list(f, "interleave_panels", parts),
-            Recipe::Widen(of) => write!(f, "widen({of})"),
+            Recipe::Convert(of) => write!(f, "convert({of})"),
         }
     }
 }

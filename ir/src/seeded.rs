@@ -1,7 +1,7 @@
 //! Weights made up: a source of seeded random tensors for every weight that a graph names.
 //!
 //! Values are such that activations stay sane: of rank 2 and more, uniform with standard deviation 1/√K for a last axis K;
-//! of lower rank, between 0.5 and 1.5.
+//! of lower rank, between 0.5 and 1.5. Block types hold what such values are encoded to.
 
 use crate::prng::Prng;
 use crate::{Graph, Op, Recipe, TensorSource, TensorView, Type};
@@ -103,7 +103,7 @@ impl SeededSource {
                 }
             }
             Recipe::PermuteRows { of, .. } => self.need(of, ty),
-            Recipe::Widen(of) => {
+            Recipe::Convert(of) => {
                 let known = of.tensors().first().and_then(|n| self.tensors.get(*n)).map(|t| t.dtype);
                 self.need(of, &ty.with_dtype(known.unwrap_or(DType::BF16)))
             }
@@ -150,9 +150,22 @@ fn make(dtype: DType, dims: &[usize], mut prng: Prng) -> Vec<u8> {
     let mut out = Vec::with_capacity(dtype.storage(count).unwrap_or(0));
     // Uniform in −a to a has the standard deviation a/√3.
     let scale = dims.last().map_or(1.0, |&k| (3.0 / k as f32).sqrt());
-    for _ in 0..count {
+    let mut value = || {
         let u = prng.uniform();
-        let value = if dims.len() >= 2 { u * scale } else { 1.0 + 0.5 * u };
+        if dims.len() >= 2 { u * scale } else { 1.0 + 0.5 * u }
+    };
+    if let DType::Block(format) = dtype {
+        let mut row = vec![0.0; format.elements()];
+        let mut block = vec![0; format.bytes()];
+        for _ in 0..count / row.len() {
+            row.iter_mut().for_each(|v| *v = value());
+            format.encode(&row, &mut block);
+            out.extend_from_slice(&block);
+        }
+        return out;
+    }
+    for _ in 0..count {
+        let value = value();
         match dtype {
             DType::F16 => out.extend_from_slice(&f16::from_f32(value).to_le_bytes()),
             DType::BF16 => out.extend_from_slice(&bf16::from_f32(value).to_le_bytes()),

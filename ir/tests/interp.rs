@@ -200,7 +200,7 @@ fn recipes() {
     let g = graph(
         "%0: f32[4, 1] = weight permute_rows(\"p\", heads=1)
          %1: f32[8, 1] = weight permute_rows(\"q\", heads=2)
-         %2: f32[3, 1] = weight widen(concat(\"b\", \"one\"))
+         %2: f32[3, 1] = weight convert(concat(\"b\", \"one\"))
          %3: f32[4, 1] panels = weight interleave_panels(\"a\", \"b2\")
          %x: f32[1, 1] = input \"x\"
          %4: f32[1, 4] = dot %x, %3 contract=[1]x[1]

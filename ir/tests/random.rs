@@ -221,7 +221,7 @@ fn narrow_weights_are_made_in_their_dtype() {
     let text = r#"graph @t S<=2 R<=1 T<=2 slots=1 {
   %0: bf16[4, 3] = weight "a"
   %1: f16[3] = weight "b"
-  %2: f32[10, 3] = weight widen(concat("c", permute_rows("d", heads=1)))
+  %2: f32[10, 3] = weight convert(concat("c", permute_rows("d", heads=1)))
   %3: bf16[8, 3] panels = weight interleave_panels("a", "e")
   %4: f32[4, 3] = cast %0
   return "y" = %4

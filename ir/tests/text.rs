@@ -9,7 +9,7 @@ const EVERYTHING: &str = r#"graph @mlp S<=512 R<=1 T<=2048 slots=1 {
   %1: i32[S] = input "ids" limit=512
   %2: bf16[256, 64] = weight "up.weight"
   %3: bf16[256, 64] panels = weight interleave_panels("a", permute_rows("b", heads=8))
-  %4: f32[64, 64] = weight widen(concat("a\n\"b\"\u{301}", concat("c", "d")))
+  %4: f32[64, 64] = weight convert(concat("a\n\"b\"\u{301}", concat("c", "d")))
   %5: f32[] = const 1.0
   %6: f32[] = const 1e-6
   %7: f32[] = const -0.0
@@ -124,7 +124,7 @@ fn the_caret_stands_under_the_place() {
 
 #[test]
 fn deep_nests_are_refused() {
-    let recipe = format!("graph @g S<=1 R<=1 T<=1 slots=1 {{ %0: f32[1] = weight {}", "widen(".repeat(100_000));
+    let recipe = format!("graph @g S<=1 R<=1 T<=1 slots=1 {{ %0: f32[1] = weight {}", "convert(".repeat(100_000));
     assert!(parse(&recipe).unwrap_err().message.contains("levels of recipes"));
     let region = format!("graph @g S<=1 R<=1 T<=1 slots=1 {{ {}", "%0: f32[] = fusion rows \"\" () {".repeat(100_000));
     assert!(parse(&region).unwrap_err().message.contains("levels of regions"));

@@ -130,6 +130,7 @@ impl<'a> Chains<'a> {
                 let equal = widths.len() > 1 && widths.iter().all(|&w| w == Some(*len)) && start % len == 0;
                 if whole && equal { Ok(()) } else { Err(Reason::SegmentsDiffer) }
             }
+            Op::Cast if graph.ty(graph.result(inst)).dtype.is_block() => Err(Reason::WholeBlocks),
             op if op.is_elementwise() => {
                 debug_assert!(graph.operands(inst).iter().any(|v| inside.contains(v)));
                 Ok(())

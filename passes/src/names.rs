@@ -49,6 +49,7 @@ impl<'a> Names<'a> {
             let part = match self.idiom.get(&inst) {
                 Some(part) => part,
                 None if silent => continue,
+                None if self.graph.results(inst).iter().any(|&v| self.graph.ty(v).dtype.is_block()) => "quantize",
                 None => leftover(op),
             };
             let repeated = parts.last() == Some(&part) || self.idiom.contains_key(&inst) && parts.contains(&part);

@@ -25,9 +25,15 @@ pub enum FusionSet {
 /// What the activations are at each dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Activations {
-    /// IEEE 754 binary32.
+    /// What the weights ask for: q8 for block formats, f32 for all others.
     #[default]
+    Auto,
+    /// IEEE 754 binary32.
     F32,
+    /// The upper half of a binary32.
+    Bf16,
+    /// Blocks of eight-bit integers ([`llamac_formats::q8`]), at weights in block formats.
+    Q8,
 }
 
 /// What the key-value cache holds.
@@ -105,7 +111,7 @@ macro_rules! option_values {
 option_values!(FusionSet, "fusion", {
     None = "none", Rows = "rows", Epilogue = "epilogue", Attention = "attention", All = "all"
 });
-option_values!(Activations, "act", { F32 = "f32" });
+option_values!(Activations, "act", { Auto = "auto", F32 = "f32", Bf16 = "bf16", Q8 = "q8" });
 option_values!(CacheType, "kv", { F32 = "f32" });
 
 /// All switches of a compilation. The default fuses everything.

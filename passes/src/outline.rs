@@ -75,6 +75,8 @@ pub fn cheap(graph: &Graph) -> Vec<bool> {
             && match op {
                 _ if is_immediate(op) => true,
                 _ if is_transparent(op) => !matches!(op, Op::Index) && is_affine_view(graph, inst) && from_leaves(),
+                // Blocks are made once for all dots that read them.
+                Op::Cast if graph.ty(graph.result(inst)).dtype.is_block() => false,
                 Op::Cast | Op::Compare(_) => from_leaves(),
                 Op::Select | Op::Binary(_) | Op::Unary(_) => {
                     let exact = !graph.ty(graph.result(inst)).dtype.is_float();

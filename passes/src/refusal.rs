@@ -33,6 +33,8 @@ pub enum Reason {
     WouldCycle,
     /// The dot's segments are of different widths.
     SegmentsDiffer,
+    /// The value is made in whole blocks of a row.
+    WholeBlocks,
     /// The op has no form on a tile.
     NotElementwise,
     /// The kernel would become too large.
@@ -61,6 +63,7 @@ impl Reason {
             Reason::Recompute => "recompute",
             Reason::WouldCycle => "would-cycle",
             Reason::SegmentsDiffer => "segments-differ",
+            Reason::WholeBlocks => "whole-blocks",
             Reason::NotElementwise => "not-elementwise",
             Reason::TooLarge => "too-large",
             Reason::NotAttention => "not-attention",
@@ -91,6 +94,9 @@ impl Reason {
             Reason::Recompute => "transcendentals and reductions are never computed twice for one element",
             Reason::WouldCycle => "something between the two needs the one and is needed by the other",
             Reason::SegmentsDiffer => "a tile holds the same columns of every segment, so segments are equally wide",
+            Reason::WholeBlocks => {
+                "blocks are made of finished stretches of a row by a row kernel, and read by dots; a tile holds a part of a row"
+            }
             Reason::NotElementwise => "an epilogue works on each element by itself",
             Reason::TooLarge => "a kernel holds a bounded number of instructions",
             Reason::NotAttention => {

@@ -1,6 +1,6 @@
 //! The frame of a kernel: arguments, the loop over rows, structured loops, indices and addresses.
 
-use crate::loops::{Expr, Index, Kernel, Kind, LANES, Loop, Place, Reg, Space, Stmt, Ty};
+use crate::loops::{Expr, Index, Kernel, Kind, LANES, Loop, Place, Quantize, Reg, Space, Stmt, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8, I32, I32X4, I64};
 use cranelift_codegen::ir::{
@@ -8,8 +8,8 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use llamac_formats::program::{KernelArgs, Tile};
-use llamac_formats::{Extent, Sym};
+use llamac_formats::program::{KernelArgs, Routine, Tile};
+use llamac_formats::{Extent, Sym, q8};
 use std::collections::HashMap;
 use std::mem::offset_of;
 
@@ -40,6 +40,8 @@ pub(super) struct Emit<'a, 'f> {
     buffers: Vec<Value>,
     syms: HashMap<Sym, Value>,
     scratch: Option<Value>,
+    /// The runtime's routines.
+    routines: Option<Value>,
     tile: Option<TileValues>,
 }
 
@@ -75,6 +77,7 @@ pub(super) fn build(isa: &dyn TargetIsa, kernel: &Kernel, fma: bool) -> Function
         buffers: vec![],
         syms: HashMap::new(),
         scratch: None,
+        routines: None,
         tile: None,
     };
     e.frame(&params);
@@ -104,6 +107,9 @@ impl Emit<'_, '_> {
         }
         if self.kernel.scratch > 0 {
             self.scratch = Some(self.word(args, offset_of!(KernelArgs, scratch)));
+        }
+        if self.kernel.calls() {
+            self.routines = Some(self.word(args, offset_of!(KernelArgs, routines)));
         }
         let (row, begin, end) = match self.kernel.space {
             Space::Rows { row } => (row, params[1], params[2]),
@@ -199,9 +205,32 @@ impl Emit<'_, '_> {
                     let (base, offset) = self.address(*place, index, dtype.bytes());
                     self.store(*dtype, base, offset, value);
                 }
+                Stmt::Quantize(q) => self.quantize(q),
                 Stmt::Loop(l) => self.run(l),
             }
         }
+    }
+
+    /// Calls the runtime's routine: `(out, input, n)`.
+    fn quantize(&mut self, Quantize { to, at, from, count }: &Quantize) {
+        let blocks = |elements: Extent| Extent { factor: elements.factor / q8::ELEMENTS as u64, ..elements };
+        let at = Index {
+            constant: at.constant / q8::ELEMENTS as i64,
+            terms: at.terms.iter().map(|&(coefficient, reg)| (blocks(coefficient), reg)).collect(),
+        };
+        let whole = |place: Place, index: &Index, bytes: usize, e: &mut Self| {
+            let (address, offset) = e.address(place, index, bytes);
+            e.b.ins().iadd_imm_s(address, i64::from(offset))
+        };
+        let out = whole(*to, &at, q8::BYTES, self);
+        let input = whole(*from, &Index::default(), 4, self);
+        let n = self.b.ins().iconst(I64, *count as i64);
+        let routines = self.routines.unwrap_or_else(|| unreachable!("the kernel calls routines"));
+        let routine = self.word(routines, 8 * Routine::QuantizeQ8 as usize);
+        let mut signature = Signature::new(self.b.func.signature.call_conv);
+        signature.params.extend([AbiParam::new(I64); 3]);
+        let signature = self.b.import_signature(signature);
+        self.b.ins().call_indirect(signature, routine, &[out, input, n]);
     }
 
     fn run(&mut self, l: &Loop) {

@@ -146,8 +146,24 @@ pub enum Stmt {
     Let(Reg, Expr),
     /// Stores one element, or four consecutive ones, narrowed to the dtype (exactly: rounding is a [`Convert`]).
     Store(Place, DType, Index, Reg),
+    /// Makes finished elements into blocks.
+    Quantize(Quantize),
     /// Runs a loop.
     Loop(Box<Loop>),
+}
+
+/// `quantize q8 to[at..+count], from`: stores `count` elements from element `at` on, which are `count / 32` whole blocks of
+/// [`llamac_formats::q8`], made by the runtime's routine of as many f32 that lie at `from`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quantize {
+    /// Where the blocks go.
+    pub to: Place,
+    /// The first element; its constant and coefficients are multiples of 32.
+    pub at: Index,
+    /// Where the f32 are.
+    pub from: Place,
+    /// How many; a multiple of 32.
+    pub count: usize,
 }
 
 /// `for var in begin..end step n`: runs while `var + step ≤ end`.
@@ -235,6 +251,11 @@ impl Kernel {
 }
 
 impl Kernel {
+    /// Whether the kernel calls routines of the runtime.
+    pub fn calls(&self) -> bool {
+        calls(&self.body)
+    }
+
     /// Finds the dynamic dimensions that the kernel reads.
     pub fn collect_syms(&mut self) {
         let mut used = [false; 3];
@@ -245,6 +266,14 @@ impl Kernel {
         });
         self.syms = Sym::ALL.into_iter().filter(|s| used[*s as usize]).collect();
     }
+}
+
+fn calls(stmts: &[Stmt]) -> bool {
+    stmts.iter().any(|s| match s {
+        Stmt::Quantize(_) => true,
+        Stmt::Loop(l) => calls(&l.body),
+        Stmt::Let(..) | Stmt::Store(..) => false,
+    })
 }
 
 fn each_extent(stmts: &[Stmt], f: &mut dyn FnMut(&Extent)) {
@@ -263,7 +292,7 @@ fn each_extent(stmts: &[Stmt], f: &mut dyn FnMut(&Extent)) {
                 }
                 _ => {}
             },
-            Stmt::Store(_, _, i, _) => index(i, f),
+            Stmt::Store(_, _, i, _) | Stmt::Quantize(Quantize { at: i, .. }) => index(i, f),
             Stmt::Loop(l) => {
                 index(&l.begin, f);
                 index(&l.end, f);

@@ -1,6 +1,6 @@
 //! The text of the loop IR.
 
-use super::{Expr, Index, Kernel, Kind, Loop, Place, Reg, Space, Stmt, Ty};
+use super::{Expr, Index, Kernel, Kind, Loop, Place, Quantize, Reg, Space, Stmt, Ty};
 use std::fmt::{self, Display, Formatter};
 
 impl Display for Kind {
@@ -114,6 +114,9 @@ fn block(k: &Kernel, stmts: &[Stmt], depth: usize, f: &mut Formatter<'_>) -> fmt
                 writeln!(f)?;
             }
             Stmt::Store(p, dtype, i, r) => writeln!(f, "{pad}store {dtype} {p}[{i}], {}", Name(k, *r))?,
+            Stmt::Quantize(Quantize { to, at, from, count }) => {
+                writeln!(f, "{pad}quantize q8 {to}[{at}..+{count}], {from}")?;
+            }
             Stmt::Loop(l) => run(k, l, depth, f)?,
         }
     }

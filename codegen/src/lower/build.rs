@@ -4,7 +4,7 @@ use super::affine::{Affine, Atom, Ranges, Var};
 use super::expand::{ElementOp, Key, Node, expand, resolve};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
-use crate::loops::{Buffer, Carried, Expr, Index, Kind, LANES, Loop, Place, Reg, Stmt, Ty};
+use crate::loops::{Buffer, Carried, Expr, Index, Kind, LANES, Loop, Place, Quantize, Reg, Stmt, Ty};
 use llamac_formats::{DType, Extent};
 use llamac_ir::{CompareOp, Scalar, Value};
 use std::collections::HashMap;
@@ -538,6 +538,14 @@ impl<'a> Build<'a> {
                 Ok(self.emit(depth, Ty::Element(Kind::F32, lanes), Expr::Tile(segment, row, col)))
             }
         }
+    }
+
+    /// Makes finished elements in scratch into blocks of an operand.
+    pub fn quantize(&mut self, to: Place, at: &Affine, from: Place, count: usize) -> Result<()> {
+        let at = self.index(at)?;
+        let depth = self.depth();
+        self.scopes[depth].stmts.push(Stmt::Quantize(Quantize { to, at, from, count }));
+        Ok(())
     }
 
     /// Stores an element, or four, in the innermost loop.

@@ -140,6 +140,12 @@ pub fn expand(closed: &Closed, ranges: &Ranges, (value, index): &Key) -> Result<
         Op::Binary(op) => apply(ElementOp::Binary(*op), args, index),
         Op::Compare(op) => apply(ElementOp::Compare(*op), args, index),
         Op::Select => apply(ElementOp::Select, args, index),
+        Op::Cast if g.ty(args[0]).dtype.is_block() => {
+            return Err(CodegenError::Region {
+                at: closed.at.clone(),
+                what: format!("a kernel makes elements in blocks but reads none, found {}", g.ty(args[0])),
+            });
+        }
         Op::Cast => {
             let how = conversions(g.ty(args[0]).dtype, g.ty(*value).dtype);
             apply(ElementOp::Convert(how), args, index)
@@ -230,6 +236,12 @@ fn choose(g: &Graph, args: &[Value], axis: usize, index: &[Affine], ranges: &Ran
 }
 
 fn load(closed: &Closed, ranges: &Ranges, param: usize, ty: &Type, index: &[Affine]) -> Result<Node> {
+    if ty.dtype.is_block() {
+        return Err(CodegenError::Region {
+            at: closed.at.clone(),
+            what: format!("elements in blocks are read by dots and gathers of rows only, found {ty}"),
+        });
+    }
     let offset = match ty.layout {
         Layout::Rows => Affine::linear(index, &ty.strides()),
         Layout::Panels => {

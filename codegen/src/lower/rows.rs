@@ -8,8 +8,8 @@ use super::expand::{Key, Node, extents, fetch, resolve};
 use super::reduce::{Keep, one_by_one, stages};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
-use crate::loops::{Expr, Index, Kernel, Kind, LANES, Reg, Space, Ty};
-use llamac_formats::Extent;
+use crate::loops::{Expr, Index, Kernel, Kind, LANES, Place, Reg, Space, Ty};
+use llamac_formats::{DType, Extent, q8};
 use llamac_ir::{Op, Type, Value};
 use std::collections::HashSet;
 
@@ -28,6 +28,14 @@ struct Sink {
     ty: Type,
     /// Slots and positions, where the result is a written state.
     write: Option<(Value, Value)>,
+    /// Where in scratch a row is finished, where the result is stored in blocks.
+    staging: Option<usize>,
+}
+
+impl Sink {
+    fn in_blocks(&self) -> bool {
+        self.ty.dtype == DType::Q8
+    }
 }
 
 /// An axis of the row space or of a sweep.
@@ -44,13 +52,14 @@ enum Axis {
 /// # Errors
 /// If the region holds what no row kernel does.
 pub fn lower_rows(closed: &Closed) -> Result<Lowered> {
-    let sinks = sinks(closed)?;
+    let mut sinks = sinks(closed)?;
     let mut b = Build::new(closed);
     let space = row_space(&mut b, &sinks)?;
     let row = b.reg(Ty::Index, 0);
     let (prefix, count) = decompose(&mut b, row, &sinks[0].dims, &space)?;
     let groups = group(&sinks, space.rank);
     let scratch = reductions(&mut b, &sinks, &groups, &prefix)?;
+    let scratch = stage_blocks(closed, &mut sinks, &space, scratch)?;
     let mut work = 0usize;
     for members in &groups {
         let inner = store(&mut b, &sinks, members, &prefix, space.block)?;
@@ -72,7 +81,7 @@ fn sinks(closed: &Closed) -> Result<Vec<Sink>> {
             (Op::StateWrite, &[_, rows, slots, positions]) => (rows, Some((slots, positions))),
             _ => (*output, None),
         };
-        sinks.push(Sink { result, value, dims: extents(g.ty(value)), ty: g.ty(*output).clone(), write });
+        sinks.push(Sink { result, value, dims: extents(g.ty(value)), ty: g.ty(*output).clone(), write, staging: None });
     }
     if sinks.is_empty() {
         return Err(CodegenError::Region { at: closed.at.clone(), what: "a kernel without results".into() });
@@ -132,6 +141,10 @@ fn row_space(b: &mut Build<'_>, sinks: &[Sink]) -> Result<RowSpace> {
         })?;
         rank = rank.min(limit);
     }
+    // Blocks are made of finished stretches of a row.
+    if let Some(least) = sinks.iter().filter(|s| s.in_blocks()).map(|s| s.dims.len().saturating_sub(1)).min() {
+        rank = rank.min(least);
+    }
     let longest = sinks.iter().map(|s| effective_rank(&s.dims)).max().unwrap_or(0);
     if !reduces {
         rank = rank.min(longest.saturating_sub(1));
@@ -140,11 +153,36 @@ fn row_space(b: &mut Build<'_>, sinks: &[Sink]) -> Result<RowSpace> {
     let alike = sinks.iter().all(|s| s.dims == *first);
     let block = match first.last().and_then(|d| d.as_constant()) {
         Some(n) if alike && !reduces && !chooses && longest == first.len() && rank + 1 == longest && n >= 1024 => {
-            (16..=64).rev().map(|k| k * 16).find(|k| n % k == 0)
+            let unit = if sinks.iter().any(Sink::in_blocks) { q8::ELEMENTS as u64 } else { 16 };
+            (256 / unit..=1024 / unit).rev().map(|k| k * unit).find(|k| n % k == 0)
         }
         _ => None,
     };
     Ok(RowSpace { rank, block })
+}
+
+/// Gives each result in blocks scratch for the row's finished elements, behind the first `scratch` bytes; returns the bytes
+/// of all scratch. In L1 a row is written, read and made into blocks at once.
+fn stage_blocks(closed: &Closed, sinks: &mut [Sink], space: &RowSpace, scratch: usize) -> Result<usize> {
+    let mut end = scratch;
+    for sink in sinks.iter_mut().filter(|s| s.in_blocks()) {
+        let elements = stretch(&sink.dims, space).ok_or_else(|| CodegenError::Region {
+            at: closed.at.clone(),
+            what: format!("blocks are made of stretches of a known length, found rows of {}", sink.ty),
+        })?;
+        sink.staging = Some(end);
+        end = end.saturating_add(elements.saturating_mul(4).next_multiple_of(64));
+    }
+    Ok(end)
+}
+
+/// Elements that a row of the kernel stores of a result with these axes, if that is a constant.
+fn stretch(dims: &[Extent], space: &RowSpace) -> Option<usize> {
+    let constant = |d: &Extent| d.as_constant().and_then(|d| usize::try_from(d).ok());
+    match space.block {
+        Some(block) => usize::try_from(block).ok(),
+        None => dims[space.rank..].iter().try_fold(1usize, |n, d| n.checked_mul(constant(d)?)),
+    }
 }
 
 /// Splits the flattened row into its axes.
@@ -365,7 +403,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
     let index_of = |inner: &[Affine]| if dims.is_empty() { row.clone() } else { full(inner) };
     let Some(&innermost) = wide.last() else {
         let index = index_of(&vec![Affine::default(); dims.len()]);
-        store_elements(b, sinks, members, &[index])?;
+        store_elements(b, sinks, members, &[At { index, within: Affine::default() }])?;
         return Ok(1);
     };
     let mut axes: Vec<Vec<(i64, Extent)>> = vec![vec![(0, Extent::ONE)]; dims.len()];
@@ -387,18 +425,21 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             axes[axis] = vec![(0, lens[axis])];
         }
     }
+    // Where an element lies among those that the row stores.
+    let steps: Vec<Extent> =
+        (0..dims.len()).map(|i| lens[i + 1..].iter().fold(Extent::ONE, |step, &len| step.times(len))).collect();
     for (shape, pieces) in joint(&axes) {
         let mut vars: Vec<Option<Var>> = vec![None; dims.len()];
         for &axis in &wide[..wide.len() - 1] {
             vars[axis] = Some(b.open(shape[axis], false));
         }
-        let element = |vars: &[Option<Var>], piece: &Piece, step: i64| -> Vec<Affine> {
+        let element = |vars: &[Option<Var>], piece: &Piece, step: i64| -> At {
             let mut inner: Vec<Affine> = vec![Affine::default(); dims.len()];
             for (i, (low, _)) in piece.iter().enumerate() {
                 let var = vars[i].map_or_else(Affine::default, Affine::var);
                 inner[i] = var.offset(*low + if i == innermost { step } else { 0 });
             }
-            index_of(&inner)
+            At { within: Affine::linear(&inner, &steps), index: index_of(&inner) }
         };
         let unroll = {
             let probe = b.var(shape[innermost]);
@@ -406,7 +447,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             with[innermost] = Some(probe);
             let roots: Vec<Key> = pieces
                 .iter()
-                .flat_map(|p| members.iter().map(|&m| (sinks[m].value, element(&with, p, 0))).collect::<Vec<_>>())
+                .flat_map(|p| members.iter().map(|&m| (sinks[m].value, element(&with, p, 0).index)).collect::<Vec<_>>())
                 .collect();
             if b.weight(&roots)? <= 4 && pieces.len() == 1 { 2 } else { 1 }
         };
@@ -419,7 +460,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             let mut with = vars.clone();
             with[innermost] = Some(var);
             for copy in 0..stage.copies {
-                let indices: Vec<Vec<Affine>> =
+                let indices: Vec<At> =
                     pieces.iter().map(|p| element(&with, p, (copy * LANES) as i64)).collect();
                 store_elements(b, sinks, members, &indices)?;
             }
@@ -434,6 +475,15 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             if let Some(var) = vars[axis] {
                 b.close(var, Index::default(), Index::extent(shape[axis]), 1, vec![]);
             }
+        }
+    }
+    for sink in members.iter().map(|&m| &sinks[m]) {
+        if let Some(staging) = sink.staging {
+            let index = index_of(&vec![Affine::default(); dims.len()]);
+            let count = lens.iter().filter_map(|d| d.as_constant()).product::<u64>() as usize;
+            let at = Affine::linear(&index, &sink.ty.strides());
+            let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
+            b.quantize(place, &at, Place::Scratch(staging), count)?;
         }
     }
     let sizes = b.ranges.bounds.sizes();
@@ -466,13 +516,26 @@ fn joint(axes: &[Vec<(i64, Extent)>]) -> Vec<(Vec<Extent>, Vec<Piece>)> {
     groups
 }
 
-/// Computes the elements of all results at all indices, then stores them.
-fn store_elements(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], indices: &[Vec<Affine>]) -> Result<()> {
+/// An element of the results.
+struct At {
+    /// Its index.
+    index: Vec<Affine>,
+    /// Where it lies among the elements that the row stores.
+    within: Affine,
+}
+
+/// Computes the elements of all results at all indices, then stores them; what goes into blocks waits in scratch.
+fn store_elements(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], indices: &[At]) -> Result<()> {
     let mut stores = vec![];
-    for index in indices {
+    for At { index, within } in indices {
         for &m in members {
             let sink = &sinks[m];
             let value = b.demand_lanes(sink.value, index)?;
+            if let Some(staging) = sink.staging {
+                b.index(within)?;
+                stores.push((Place::Scratch(staging), DType::F32, within.clone(), value));
+                continue;
+            }
             let at = match sink.write {
                 None => index.clone(),
                 Some((slots, positions)) => {

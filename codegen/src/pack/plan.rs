@@ -221,7 +221,7 @@ impl Contents {
 /// How many parts' panels a recipe lets alternate.
 fn interleaved(recipe: &Recipe) -> usize {
     match recipe {
-        Recipe::Widen(of) => interleaved(of),
+        Recipe::Convert(of) => interleaved(of),
         Recipe::InterleavePanels(parts) => parts.len(),
         _ => 1,
     }
@@ -232,13 +232,13 @@ fn check(recipe: &Recipe, dtype: DType, dims: &[usize], layout: Layout, outer: b
     if layout == Layout::Panels && dims.len() != 2 {
         return Err("only a weight of rank 2 lies in panels".into());
     }
-    if dims.is_empty() && !matches!(recipe, Recipe::Tensor(_) | Recipe::Widen(_)) {
+    if dims.is_empty() && !matches!(recipe, Recipe::Tensor(_) | Recipe::Convert(_)) {
         return Err("a scalar has no rows".into());
     }
     match recipe {
         Recipe::Tensor(_) => Ok(()),
-        Recipe::Widen(_) if dtype != DType::F32 => Err(format!("`widen` makes f32, not {dtype}")),
-        Recipe::Widen(of) => check(of, dtype, dims, layout, outer),
+        Recipe::Convert(_) if dtype != DType::F32 => Err(format!("`widen` makes f32, not {dtype}")),
+        Recipe::Convert(of) => check(of, dtype, dims, layout, outer),
         Recipe::PermuteRows { heads: 0, .. } => Err("`permute_rows` needs at least one head".into()),
         Recipe::PermuteRows { of, .. } => check(of, dtype, dims, layout, false),
         Recipe::Concat(parts) | Recipe::InterleavePanels(parts) if parts.is_empty() => {

@@ -97,7 +97,7 @@ pub(super) fn resolve<'a>(
     let rows = entry.dims.first().map_or(1, |n| n / parts);
     let mut resolver = Resolver { source, entry, scanned, leaves: vec![], widen: false };
     let mut outermost = recipe;
-    while let Recipe::Widen(of) = outermost {
+    while let Recipe::Convert(of) = outermost {
         resolver.widen = true;
         outermost = of;
     }
@@ -125,7 +125,7 @@ impl<'a> Resolver<'a, '_> {
     fn rows(&mut self, recipe: &'a Recipe, want: Option<usize>) -> Result<(Rows, usize), PackError> {
         match recipe {
             Recipe::Tensor(name) => self.tensor(name, want),
-            Recipe::Widen(of) => {
+            Recipe::Convert(of) => {
                 let outside = std::mem::replace(&mut self.widen, true);
                 let rows = self.rows(of, want);
                 self.widen = outside;

@@ -57,7 +57,7 @@ pub fn evaluate(recipe: &Recipe, source: &Tensors) -> Option<Matrix> {
             all.rows = parts.into_iter().flat_map(|p| p.rows).collect();
             Some(all)
         }
-        Recipe::Widen(of) => {
+        Recipe::Convert(of) => {
             let mut of = evaluate(of, source)?;
             for element in of.rows.iter_mut().flatten() {
                 *element = f32_bits(of.dtype, element).to_le_bytes().to_vec();
@@ -89,7 +89,7 @@ pub fn f32_bits(dtype: DType, element: &[u8]) -> u32 {
 
 fn interleaved(recipe: &Recipe) -> Option<usize> {
     match recipe {
-        Recipe::Widen(of) => interleaved(of),
+        Recipe::Convert(of) => interleaved(of),
         Recipe::InterleavePanels(parts) => Some(parts.len()),
         _ => None,
     }
@@ -100,13 +100,13 @@ fn interleaves_inside(recipe: &Recipe) -> bool {
     fn anywhere(recipe: &Recipe) -> bool {
         match recipe {
             Recipe::Tensor(_) => false,
-            Recipe::PermuteRows { of, .. } | Recipe::Widen(of) => anywhere(of),
+            Recipe::PermuteRows { of, .. } | Recipe::Convert(of) => anywhere(of),
             Recipe::Concat(parts) => parts.iter().any(anywhere),
             Recipe::InterleavePanels(_) => true,
         }
     }
     match recipe {
-        Recipe::Widen(of) => interleaves_inside(of),
+        Recipe::Convert(of) => interleaves_inside(of),
         Recipe::InterleavePanels(parts) => parts.iter().any(anywhere),
         other => anywhere(other),
     }

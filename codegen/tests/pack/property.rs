@@ -35,13 +35,13 @@ fn recipe() -> impl Strategy<Value = Recipe> {
         prop_oneof![
             (inner.clone(), 0usize..5).prop_map(|(of, heads)| Recipe::PermuteRows { of: Box::new(of), heads }),
             prop::collection::vec(inner.clone(), 0..4).prop_map(Recipe::Concat),
-            inner.prop_map(|of| Recipe::Widen(Box::new(of))),
+            inner.prop_map(|of| Recipe::Convert(Box::new(of))),
         ]
     });
     prop_oneof![
         3 => inner.clone(),
         2 => prop::collection::vec(inner.clone(), 0..4).prop_map(Recipe::InterleavePanels),
-        1 => prop::collection::vec(inner, 0..4).prop_map(|p| Recipe::Widen(Box::new(Recipe::InterleavePanels(p)))),
+        1 => prop::collection::vec(inner, 0..4).prop_map(|p| Recipe::Convert(Box::new(Recipe::InterleavePanels(p)))),
     ]
 }
 

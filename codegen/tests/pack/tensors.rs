@@ -71,7 +71,7 @@ pub fn t(name: &str) -> Recipe {
 }
 
 pub fn widen(of: Recipe) -> Recipe {
-    Recipe::Widen(Box::new(of))
+    Recipe::Convert(Box::new(of))
 }
 
 pub fn permute(of: Recipe, heads: usize) -> Recipe {

@@ -71,7 +71,7 @@ impl Source {
                 self.tensors.insert(name.clone(), (dtype, dims.to_vec(), bytes));
             }
             Recipe::PermuteRows { of, .. } => self.add(of, dtype, dims, numbers),
-            Recipe::Widen(of) => self.add(of, DType::BF16, dims, numbers),
+            Recipe::Convert(of) => self.add(of, DType::BF16, dims, numbers),
             Recipe::Concat(parts) | Recipe::InterleavePanels(parts) => {
                 for p in parts {
                     let mut dims = dims.to_vec();

@@ -1,4 +1,4 @@
-//! Weights by recipe, widened to f32.
+//! Weights by recipe, as f32.
 
 use crate::{DType, Recipe, TensorSource, TensorView, Type};
 use half::{bf16, f16};
@@ -36,11 +36,13 @@ pub enum WeightError {
 /// A tensor that is missing or does not fit.
 pub fn evaluate(recipe: &Recipe, ty: &Type, source: &dyn TensorSource) -> Result<Vec<f32>, WeightError> {
     let dims: Vec<usize> = ty.dims.iter().filter_map(|d| d.as_const()).collect();
-    Evaluation { source }.part(recipe, &dims, Some(ty.dtype))
+    Evaluation { source, dtype: ty.dtype }.part(recipe, &dims, false)
 }
 
 struct Evaluation<'a> {
     source: &'a dyn TensorSource,
+    /// The weight's.
+    dtype: DType,
 }
 
 impl Evaluation<'_> {
@@ -54,21 +56,24 @@ impl Evaluation<'_> {
         WeightError::Mismatch { source_name: self.source.describe(), tensor, found, expected }
     }
 
-    /// A recipe of known shape; of any float dtype where none is given.
-    fn part(&self, recipe: &Recipe, dims: &[usize], dtype: Option<DType>) -> Result<Vec<f32>, WeightError> {
+    /// A recipe of known shape; of any dtype where it is converted.
+    fn part(&self, recipe: &Recipe, dims: &[usize], converted: bool) -> Result<Vec<f32>, WeightError> {
         match recipe {
             Recipe::Tensor(name) => {
                 let t = self.tensor(name)?;
-                if t.dims != dims || dtype.is_some_and(|d| d != t.dtype) || !t.dtype.is_weight() {
-                    let wanted = dtype.map_or("a float ".to_owned(), |d| d.to_string());
+                if t.dims != dims || !converted && t.dtype != self.dtype || !t.dtype.is_weight() {
+                    let wanted = if converted { "real numbers ".to_owned() } else { self.dtype.to_string() };
                     let (found, expected) = (format!("{}{:?}", t.dtype, t.dims), format!("{wanted}{dims:?}"));
                     return Err(self.mismatch(recipe, found, expected));
                 }
-                let out = widen(t.dtype, t.bytes);
+                let mut out = widen(t.dtype, t.bytes);
+                if t.dtype != self.dtype {
+                    round(self.dtype, &mut out);
+                }
                 self.source.release(name);
                 Ok(out)
             }
-            Recipe::Widen(of) => self.part(of, dims, None),
+            Recipe::Convert(of) => self.part(of, dims, true),
             Recipe::PermuteRows { of, heads } => {
                 let rows = dims.first().copied().unwrap_or(0);
                 let head = rows.checked_div(*heads).unwrap_or(0);
@@ -76,7 +81,7 @@ impl Evaluation<'_> {
                     let expected = format!("an even number of rows for each of {heads} heads");
                     return Err(self.mismatch(recipe, format!("{rows} rows"), expected));
                 }
-                let from = self.part(of, dims, dtype)?;
+                let from = self.part(of, dims, converted)?;
                 let width = from.len() / rows;
                 let mut out = Vec::with_capacity(from.len());
                 for row in 0..rows {
@@ -98,7 +103,7 @@ impl Evaluation<'_> {
                 for (part, rows) in parts.iter().zip(rows) {
                     let mut dims = dims.to_vec();
                     dims[0] = rows;
-                    out.extend(self.part(part, &dims, dtype)?);
+                    out.extend(self.part(part, &dims, converted)?);
                 }
                 Ok(out)
             }
@@ -126,5 +131,19 @@ fn widen(dtype: DType, bytes: &[u8]) -> Vec<f32> {
             out
         }
         DType::I32 | DType::Bool | DType::Q8 => unreachable!("the typing rules allow no such weight"),
+    }
+}
+
+/// What becomes of values that are stored as `dtype`.
+fn round(dtype: DType, values: &mut [f32]) {
+    match dtype {
+        DType::F16 => values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32()),
+        DType::BF16 => values.iter_mut().for_each(|v| *v = bf16::from_f32(*v).to_f32()),
+        DType::Block(format) => {
+            let mut blocks = vec![0; values.len() / format.elements() * format.bytes()];
+            format.encode(values, &mut blocks);
+            format.decode(&blocks, values);
+        }
+        DType::F32 | DType::I32 | DType::Bool | DType::Q8 => {}
     }
 }

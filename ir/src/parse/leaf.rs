@@ -130,17 +130,17 @@ impl Parser<'_> {
         Ok(value)
     }
 
-    /// `"name"`, `permute_rows(R, heads=8)`, `concat(R, R)`, `interleave_panels(R, R)`, `widen(R)`
+    /// `"name"`, `permute_rows(R, heads=8)`, `concat(R, R)`, `interleave_panels(R, R)`, `convert(R)`
     fn recipe(&mut self, depth: usize) -> Result<Recipe> {
         const WHAT: &str =
-            "a tensor's name (a string), `permute_rows(…)`, `concat(…)`, `interleave_panels(…)` or `widen(…)`";
+            "a tensor's name (a string), `permute_rows(…)`, `concat(…)`, `interleave_panels(…)` or `convert(…)`";
         if depth == MAX_RECIPES {
             return self.expected(&format!("no more than {MAX_RECIPES} levels of recipes"));
         }
         if matches!(self.token, Token::Str(_)) {
             return Ok(Recipe::Tensor(self.string(WHAT)?));
         }
-        let Token::Ident(word @ ("permute_rows" | "concat" | "interleave_panels" | "widen")) = self.token else {
+        let Token::Ident(word @ ("permute_rows" | "concat" | "interleave_panels" | "convert")) = self.token else {
             return self.expected(WHAT);
         };
         self.advance()?;
@@ -152,7 +152,7 @@ impl Parser<'_> {
                 self.attribute_name("heads")?;
                 Recipe::PermuteRows { of, heads: self.integer("a number of heads")? }
             }
-            "widen" => Recipe::Widen(Box::new(self.recipe(depth + 1)?)),
+            "convert" => Recipe::Convert(Box::new(self.recipe(depth + 1)?)),
             _ => {
                 let mut parts = vec![self.recipe(depth + 1)?];
                 while self.eat(',')? {

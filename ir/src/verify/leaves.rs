@@ -1,7 +1,7 @@
 //! Rules on leaves: names, recipes, tables.
 
 use super::{Broken, Scope};
-use crate::{ConstKind, DType, Layout, Op, Recipe, Type};
+use crate::{ConstKind, Layout, Op, Recipe, Type};
 use llamac_formats::rope::RopeScaling;
 use std::collections::HashSet;
 
@@ -79,10 +79,7 @@ fn part_fits(recipe: &Recipe, ty: &Type, whole: bool) -> Result<(), String> {
             parts.iter().try_for_each(|p| part_fits(p, ty, false))
         }
         Recipe::InterleavePanels(_) => Err("`interleave_panels` stands inside of a recipe, expected outermost".into()),
-        Recipe::Widen(of) => match ty.dtype {
-            DType::F32 => part_fits(of, ty, whole),
-            _ => Err(format!("`widen` makes f32, found {ty}")),
-        },
+        Recipe::Convert(of) => part_fits(of, ty, whole),
     }
 }
 

@@ -46,13 +46,14 @@ fn binary(out: &Emitter, op: BinaryOp, x: Value, y: Value) -> Option<Value> {
     }
 }
 
-/// A cast to f32 of a 16-bit weight of rank 1 (norm weights, biases) is done once, while weights are packed. Matrices stay
+/// A cast to f32 of a narrower weight of rank 1 (norm weights, biases) is done once, while weights are packed. Matrices stay
 /// narrow: that is what they are stored for, and dots widen them as they read.
 fn widened_weight(out: &Emitter, operand: Value, ty: &Type) -> Option<Simpler> {
     let Op::Weight(recipe) = out.def(operand) else { return None };
-    if ty.dtype != DType::F32 || ty.rank() != 1 {
+    // What is rounded on the way would not be rounded any more.
+    if ty.dtype != DType::F32 || ty.rank() != 1 || recipe.converts() {
         return None;
     }
-    let recipe = Recipe::Widen(Box::new(recipe.clone()));
+    let recipe = Recipe::Convert(Box::new(recipe.clone()));
     Some(Simpler::Op(Op::Weight(recipe), vec![], ty.clone()))
 }

@@ -9,6 +9,7 @@
 //! - nothing dear is computed again: a reduction is read in its own row only, and no transcendental is read through a
 //!   broadcast beyond the row space;
 //! - what is indexed (tables, states) and what indexes (ids, slots, positions) comes from outside;
+//! - what is made in blocks is only stored: it sinks like a written state;
 //! - it does not both write a state and read it;
 //! - nothing outside stands between two members.
 
@@ -93,6 +94,7 @@ impl<'a> Rows<'a> {
             Op::Reduce { axis, .. } => axis + 1 == self.graph.ty(self.graph.operands(inst)[0]).rank(),
             Op::Gather => !self.packed.contains(&self.graph.operands(inst)[0]),
             Op::StateWrite | Op::Concat { .. } => true,
+            Op::Cast if self.graph.ty(self.graph.operands(inst)[0]).dtype.is_block() => false,
             op => op.is_elementwise(),
         }
     }
@@ -140,6 +142,7 @@ impl<'a> Rows<'a> {
                 FusionKind::Rows => Reason::TooLarge,
             }),
             _ if self.is_row_work(inst) => None,
+            Op::Cast => Some(Reason::WholeBlocks),
             Op::Reduce { .. } => Some(Reason::RowSpaceDiffers),
             Op::Dot(_) => Some(Reason::DotOperand),
             _ => Some(Reason::NotElementwise),

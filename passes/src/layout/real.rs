@@ -6,7 +6,7 @@
 use super::need::{self, Refusal, SideAxes};
 use super::panels::{epilogue_dot, is_linear};
 use super::{CopyMade, LayoutError, LayoutReport};
-use crate::schedule::{step_name, value_bytes};
+use crate::schedule::step_name;
 use llamac_formats::Access;
 use llamac_ir::access::{apply_index, apply_view, dense};
 use llamac_ir::{DType, DotSpec, Fusion, FusionKind, Graph, Inst, Layout, Op, Type, Value};
@@ -314,12 +314,12 @@ impl Real<'_> {
     }
 
     fn note(&mut self, value: Value, ty: &Type, reader: &str, reason: &str) {
-        let wide = ty.dtype.bytes() / self.out.ty(value).dtype.bytes().max(1);
+        let bounds = &self.out.bounds;
         self.report.copies.push(CopyMade {
             of: step_name(&self.out, self.out.def(value)),
             reader: reader.to_string(),
             reason: reason.to_string(),
-            bytes: value_bytes(&self.out, value).saturating_mul(wide.max(1)),
+            bytes: ty.max_bytes(bounds),
         });
     }
 

@@ -11,7 +11,8 @@ use std::collections::HashSet;
 /// the region may read it across elements.
 pub fn may_overwrite(graph: &Graph, inst: Inst, operand: usize) -> bool {
     let ty = graph.ty(graph.operands(inst)[operand]);
-    if graph.results(inst).iter().any(|&r| graph.ty(r) != ty) {
+    // Blocks are written after the elements that they are made of, and not where those lie.
+    if ty.dtype.is_block() || graph.results(inst).iter().any(|&r| graph.ty(r) != ty) {
         return false;
     }
     match graph.op(inst) {
