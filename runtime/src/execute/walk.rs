@@ -172,6 +172,7 @@ unsafe fn perform(worker: &Worker, run: &Run, task: &Task, own: *mut u8, routine
                 out: a.out,
                 keys: a.keys,
                 values: a.values,
+                dtype: a.dtype,
                 tokens: a.tokens,
                 positions: a.positions,
                 segments: run.segments,

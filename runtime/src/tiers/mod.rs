@@ -153,8 +153,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn sum(x: Self::F) -> f32;
     /// `LANES` pairs of bf16: the first and the second of every pair.
     unsafe fn bf16_pairs(from: *const u16) -> (Self::F, Self::F);
+    /// `LANES` bf16.
+    unsafe fn bf16(from: *const u16) -> Self::F;
     /// `LANES` f16.
     unsafe fn f16(from: *const u16) -> Self::F;
+    /// `LANES` i8.
+    unsafe fn i8(from: *const i8) -> Self::F;
     /// Asks for the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);
     /// The same, but no nearer than the second-level cache.
