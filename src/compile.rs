@@ -93,16 +93,16 @@ pub fn compile_for(
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
     let plan = plan(&graph, options)?;
-    let code = llamac_codegen::compile(&graph, &plan, &code_options(options, target, listings))?;
+    let code = llamac_codegen::compile(&graph, &plan, &code_options(&graph, options, target, listings))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
 /// What code is made, and what the program says of itself.
-fn code_options(options: &Options, target: Target, listings: bool) -> llamac_codegen::Options {
+fn code_options(graph: &Graph, options: &Options, target: Target, listings: bool) -> llamac_codegen::Options {
     llamac_codegen::Options {
         target,
         act: options.act.to_string(),
-        kv: options.kv.to_string(),
+        kv: llamac_passes::cache::in_use(graph),
         fusion: options.fusion.to_string(),
         listings,
     }

@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::{Result, failure, warn};
 use llamac::compile::{self, Compiled};
 use llamac::model::{Model, Sizes};
-use llamac_passes::{FusionSet, Options};
+use llamac_passes::{CacheType, FusionSet, Options};
 use llamac_runtime::{Generator, Session};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -35,8 +35,13 @@ pub fn options(fusion: FusionArg, args: &CompileArgs) -> Result<Options> {
         FusionArg::All => FusionSet::All,
     };
     let mut options = Options::fusing(set);
-    // One value each today: named so that a second cannot be forgotten here.
-    let (ActArg::F32, KvArg::F32) = (args.act, args.kv);
+    // One value today: named so that a second cannot be forgotten here.
+    let ActArg::F32 = args.act;
+    options.kv = match args.kv {
+        KvArg::F32 => CacheType::F32,
+        KvArg::Bf16 => CacheType::Bf16,
+        KvArg::Q8_0 => CacheType::Q8_0,
+    };
     for name in &args.disable {
         options = options.disable(name)?;
     }
