@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Sampler::new(SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 7 }, session.vocab())?;
 
     let prompt = tokenizer.encode("ROMEO:", true)?;
-    let first = sampler.sample(session.prefill(0, &prompt)?);
+    session.prefill(0, &prompt)?;
+    let first = session.sample(&mut sampler).ok_or("nothing ran")?;
     // What follows is tried in slot 1, where there is one; the prompt stays in slot 0.
     let slot = session.slots() - 1;
     session.fork(0, slot)?;
@@ -25,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("--- attempt {attempt}");
         for _ in 0..30 {
             print!("{}", text.push(next)?);
-            next = sampler.sample(session.decode(&[(slot, next)])?.data);
+            session.decode(&[(slot, next)])?;
+            next = session.sample(&mut sampler).ok_or("nothing ran")?;
         }
         println!("{}", text.finish()?);
     }

@@ -2,12 +2,16 @@
 
 use crate::compile::{CompileError, Compiled};
 use crate::model::Model;
+use crate::report::Report;
 use llamac_codegen::artifact::{Contents, WriteError, Written};
 use llamac_codegen::{CodegenError, Target};
 use llamac_formats::DType;
 use llamac_formats::artifact::{Manifest, Memory, TokenizerInfo};
 use llamac_formats::program::{PortInfo, Program};
-use llamac_passes::Options;
+use llamac_ir::Graph;
+use llamac_models::{ConfigError, ModelDir};
+use llamac_passes::plan::Plan;
+use llamac_passes::{FusionSet, Options};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,21 +19,52 @@ use thiserror::Error;
 
 /// Why a model could not become a file.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum ArtifactError {
+    /// It could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// No code could be made.
     #[error(transparent)]
     Code(#[from] CodegenError),
+    /// The file could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("{}: {error}", path.display())]
-    Tokenizer { path: PathBuf, error: io::Error },
+    /// The model's tokenizer could not be read.
+    #[error("{}: it cannot be read ({error}): the model's tokenizer goes into the artifact", path.display())]
+    Tokenizer {
+        /// The tokenizer.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The model's chat template is no text.
+    #[error(transparent)]
+    ChatTemplate(#[from] ConfigError),
+    /// What was decided cannot be written down: a mistake in the compiler.
+    #[error("internal error: {0}")]
+    Report(#[from] serde_json::Error),
+    /// The output would replace the input.
     #[error(
         "{}: it is a part of the model that is compiled, which would be overwritten: choose another place with -o",
         path.display()
     )]
-    Input { path: PathBuf },
+    Input {
+        /// The output.
+        path: PathBuf,
+    },
+    /// An artifact whose graph this version does not plan as it was planned.
+    #[error(
+        "{}: {what}, as if another version of llamac had made it (compiler {compiler}, this one {}): compile the model again",
+        path.display(), env!("CARGO_PKG_VERSION")
+    )]
+    Foreign {
+        /// The artifact.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+        /// The version that it names.
+        compiler: String,
+    },
 }
 
 /// What the artifact of a model says of itself.
@@ -40,6 +75,7 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         *weight_bytes.entry(weight.dtype.to_string()).or_insert(0) += weight.bytes;
     }
     let vocab = program.vocab.unwrap_or(0);
+    let tokenizer_bytes = model.tokenizer().and_then(|t| t.metadata().ok()).map_or(0, |m| m.len() as usize);
     let tokenizer = model.tokenizer().map(|_| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
     Manifest {
         name: program.name.clone(),
@@ -56,12 +92,12 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         kernels: program.kernels.len(),
         code_bytes: compiled.code.code.len(),
         weight_bytes: weight_bytes.into_iter().collect(),
-        memory: memory(program, compiled.code.weights.total_bytes()),
+        memory: memory(program, compiled.code.weights.total_bytes(), tokenizer_bytes),
     }
 }
 
 /// What a session of the program needs.
-fn memory(program: &Program, weights: usize) -> Memory {
+fn memory(program: &Program, weights: usize, tokenizer: usize) -> Memory {
     let sizes = program.bounds.sizes();
     let bytes = |dtype: DType, dims: &[usize]| dtype.storage_of(dims).unwrap_or(usize::MAX);
     let port = |p: &PortInfo| bytes(p.dtype, &p.dims.iter().map(|d| d.value(&sizes)).collect::<Vec<_>>());
@@ -70,6 +106,7 @@ fn memory(program: &Program, weights: usize) -> Memory {
         states: program.states.iter().map(|s| bytes(s.dtype, &s.dims)).sum(),
         arena: program.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0),
         ports: program.inputs.iter().chain(&program.outputs).map(port).sum(),
+        process: Memory::of_process(tokenizer),
     }
 }
 
@@ -93,8 +130,17 @@ pub fn write(
         Some(path) => Some(std::fs::read(&path).map_err(|error| ArtifactError::Tokenizer { path, error })?),
         None => None,
     };
+    let template = model.directory.as_ref().map(ModelDir::chat_template).transpose()?.flatten();
     let graph = llamac_ir::print::print(&compiled.graph);
-    let contents = Contents { manifest, graph: &graph, tokenizer: tokenizer.as_deref(), runner };
+    let report = serde_json::to_vec(&Report::new(compiled))?;
+    let contents = Contents {
+        manifest,
+        graph: &graph,
+        tokenizer: tokenizer.as_deref(),
+        chat_template: template.as_ref().map(String::as_bytes),
+        report: Some(&report),
+        runner,
+    };
     Ok(llamac_codegen::artifact::write(path, &compiled.code, &contents, source, threads, progress)?)
 }
 
@@ -119,4 +165,43 @@ pub fn refuse_input(path: &Path, model: &Model) -> Result<(), ArtifactError> {
         return Err(ArtifactError::Input { path: path.into() });
     }
     Ok(())
+}
+
+/// The compiler's side of an artifact: its graph and plan, from which reports can be made.
+pub struct Reopened {
+    /// The graph after all graph passes.
+    pub graph: Graph,
+    /// Its plan, made again; it is the plan of the artifact's steps.
+    pub plan: Plan,
+    /// What the passes decided, where the artifact has it.
+    pub report: Option<Report>,
+}
+
+/// Reads what an artifact holds for the compiler, and plans its graph again.
+///
+/// # Errors
+/// [`ArtifactError::Foreign`] where that gives another plan than the artifact has, which another version of the compiler made.
+pub fn reopen(artifact: &llamac_runtime::Program) -> Result<Reopened, ArtifactError> {
+    let foreign = |what: String| ArtifactError::Foreign {
+        path: artifact.path().into(),
+        what,
+        compiler: artifact.header().compiler.clone(),
+    };
+    let manifest = artifact.manifest();
+    let graph =
+        llamac_ir::read(artifact.graph()).map_err(|e| foreign(format!("its graph cannot be read ({})", e.message)))?;
+    let fusion: FusionSet = manifest.fusion.parse().map_err(|e| foreign(format!("{e}")))?;
+    let mut options = Options::fusing(fusion);
+    for pass in &manifest.disabled {
+        options = options.disable(pass).map_err(|e| foreign(e.to_string()))?;
+    }
+    let plan = crate::compile::plan(&graph, &options)?;
+    let planned = plan.entries.iter().map(|e| (&e.name, e.steps.len(), e.arena_bytes));
+    let stored = artifact.executable().program().entries.iter().map(|e| (&e.name, e.steps.len(), e.arena_bytes));
+    if !planned.eq(stored) {
+        return Err(foreign("its graph does not give its plan".to_owned()));
+    }
+    let report = artifact.report().map(serde_json::from_slice).transpose();
+    let report = report.map_err(|e| foreign(format!("its report cannot be read ({e})")))?;
+    Ok(Reopened { graph, plan, report })
 }

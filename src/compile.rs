@@ -29,26 +29,37 @@ pub struct Compiled {
 
 /// Why a graph could not be compiled or run.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum CompileError {
+    /// A graph pass.
     #[error(transparent)]
     Pass(#[from] PassError),
+    /// Scheduling or planning.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Making code.
     #[error(transparent)]
     Code(#[from] CodegenError),
+    /// Weights that are not those of the graph.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A program that the runtime refuses: a mistake in the compiler.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// No session.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// No memory.
     #[error("{0}")]
     Memory(#[from] llamac_runtime::memory::MemoryError),
+    /// No threads.
     #[error("the threads cannot be started: {0}")]
     Threads(std::io::Error),
+    /// A text graph that came without weights.
     #[error("{path} is a graph without weights: name them with --weights MODEL")]
-    NoWeights { path: String },
+    NoWeights {
+        /// The graph.
+        path: String,
+    },
 }
 
 /// Runs the graph passes; `watch` sees the graph before and after each and may stop the run.

@@ -45,24 +45,54 @@ pub struct Model {
 
 /// Why a model could not be opened.
 #[derive(Debug, Error)]
-#[allow(missing_docs)]
 pub enum OpenError {
+    /// Another kind of file.
     #[error("{path}: found {found}, expected a Hugging Face directory or a graph in text form (.lir)")]
-    NotAModel { path: PathBuf, found: String },
+    NotAModel {
+        /// What was named.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+    /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The tensors.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A configuration of which no graph can be made.
     #[error("{path}: {error}")]
-    Import { path: PathBuf, error: ImportError },
+    Import {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: ImportError,
+    },
+    /// A size that the model does not have.
     #[error("{option}: found {found}, expected {expected}")]
-    Size { option: &'static str, found: usize, expected: String },
+    Size {
+        /// The option that asked for it.
+        option: &'static str,
+        /// What was asked for.
+        found: usize,
+        /// What can be.
+        expected: String,
+    },
+    /// A text that is no graph.
     #[error("{message}")]
-    Text { message: String },
+    Text {
+        /// File, line and column, and what is wrong.
+        message: String,
+    },
+    /// Weights that cannot be made up.
     #[error("{0}; name a source with --weights")]
     Seeded(#[from] SeededError),
+    /// Weights beside a model that has its own.
     #[error("{path}: a model directory brings its own weights: leave --weights out")]
-    NeedlessWeights { path: PathBuf },
+    NeedlessWeights {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 impl Model {
@@ -118,7 +148,7 @@ impl Model {
             return Err(found("a GGUF file".into()));
         }
         if bytes.starts_with(&llamac_formats::artifact::MAGIC) {
-            return Err(found("an artifact, which `run`, `logits`, `ir` and `inspect` take".into()));
+            return Err(found("an artifact, which is compiled already".into()));
         }
         if path.extension().is_some_and(|e| e == "json" || e == "safetensors") {
             let of = path.canonicalize().ok().and_then(|p| Some(p.parent()?.display().to_string()));

@@ -180,11 +180,11 @@ impl Builder {
         self.op(Op::Reduce { op, axis }, &[x], None)
     }
 
-    /// `gather`, widened to f32 where the table is a 16-bit float.
+    /// `gather`, widened to f32 where the table is a weight of narrower elements.
     pub fn gather(&mut self, table: Value, ids: Value) -> Result<Value> {
         let (t, i) = (self.ty(table), self.ty(ids));
         let wide =
-            t.dtype.is_float().then(|| Type::new(DType::F32, i.dims.iter().chain(t.dims.iter().skip(1)).copied()));
+            t.dtype.is_weight().then(|| Type::new(DType::F32, i.dims.iter().chain(t.dims.iter().skip(1)).copied()));
         self.op(Op::Gather, &[table, ids], wide)
     }
 

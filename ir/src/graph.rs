@@ -78,6 +78,8 @@ impl Graph {
 
     /// Its op.
     pub fn op(&self, inst: Inst) -> &Op {
+        #[cfg(feature = "random")]
+        work::add(1);
         &self.insts[inst.index()].op
     }
 
@@ -88,6 +90,8 @@ impl Graph {
 
     /// Its operands.
     pub fn operands(&self, inst: Inst) -> &[Value] {
+        #[cfg(feature = "random")]
+        work::add(1);
         &self.insts[inst.index()].operands
     }
 
@@ -193,7 +197,10 @@ impl Graph {
     /// # Panics
     /// If it was removed.
     pub fn position(&self, inst: Inst) -> usize {
-        self.order.iter().position(|&i| i == inst).expect("the instruction is in program order")
+        let at = self.order.iter().position(|&i| i == inst).expect("the instruction is in program order");
+        #[cfg(feature = "random")]
+        work::add(at as u64);
+        at
     }
 
     /// Changes one operand.
@@ -283,5 +290,22 @@ impl PartialEq for Graph {
     fn eq(&self, other: &Graph) -> bool {
         let (a, b) = (self.compacted(), other.compacted());
         a.name == b.name && a.bounds == b.bounds && a.insts == b.insts && a.values == b.values && a.outputs == b.outputs
+    }
+}
+
+/// How much a thread has looked at graphs, for tests that a pass is linear: work can be counted, time cannot be trusted.
+#[cfg(feature = "random")]
+pub mod work {
+    use std::cell::Cell;
+
+    thread_local!(static LOOKS: Cell<u64> = const { Cell::new(0) });
+
+    pub(super) fn add(n: u64) {
+        LOOKS.set(LOOKS.get() + n);
+    }
+
+    /// Instructions that this thread has looked at, or stepped over in search of one.
+    pub fn looks() -> u64 {
+        LOOKS.get()
     }
 }

@@ -14,6 +14,7 @@ pub mod config;
 mod file;
 pub mod hf;
 pub mod import;
+pub mod quant;
 pub mod synth;
 pub mod weights;
 

@@ -4,7 +4,8 @@
 //! before they are written, and what is read is cast back. A cache that anything else reads stays f32, as does one whose
 //! heads are no whole blocks; the report says so.
 
-use crate::fuse_attention::{is_values_dot, pattern};
+use crate::fuse_attention::is_values_dot;
+use crate::fuse_attention::pattern::{self, Readers};
 use crate::manager::Context;
 use crate::report::Report;
 use llamac_ir::{DType, Graph, Inst, Op, Value};
@@ -17,30 +18,31 @@ pub(crate) fn narrow_caches(graph: &mut Graph, cx: &Context, report: &mut Report
         return;
     }
     let roots = roots(graph);
-    let attended: HashSet<Value> = attentions(graph, cx).iter().flat_map(|a| [a.keys, a.values]).collect();
+    let attentions = attentions(graph, cx);
+    let attended: HashSet<Value> = attentions.iter().flat_map(|a| [a.keys, a.values]).collect();
+    // Regions that know a state know its type.
+    let otherwise = graph.order().iter().filter(|&&inst| matches!(graph.op(inst), Op::Index | Op::Fusion(_)));
+    let otherwise = otherwise.flat_map(|&inst| graph.operands(inst)).filter(|v| !attended.contains(v));
+    let otherwise: HashSet<Value> = otherwise.filter_map(|v| roots.get(v).copied()).collect();
     let mut kept: BTreeMap<String, usize> = BTreeMap::new();
     let mut narrow: HashSet<Value> = HashSet::new();
     for &state in roots.values().collect::<BTreeSet<_>>() {
         let ty = graph.ty(state);
-        let read_otherwise = graph.order().iter().any(|&inst| {
-            let operands = graph.operands(inst);
-            matches!(graph.op(inst), Op::Index)
-                && roots.get(&operands[0]) == Some(&state)
-                && !attended.contains(&operands[0])
-        });
+
         let (of, width) = (dtype.block().0, ty.dims[3].as_const().unwrap_or(0));
         if ty.dtype != DType::F32 {
             continue;
         } else if !width.is_multiple_of(of) {
             *kept.entry(format!("heads of {width} elements are no whole blocks of {of}")).or_default() += 1;
-        } else if read_otherwise {
+        } else if otherwise.contains(&state) {
             *kept.entry("no fused attention reads them".to_owned()).or_default() += 1;
         } else {
             narrow.insert(state);
         }
     }
     // Keys and values of an attention are of one type.
-    let pairs: Vec<[Value; 2]> = attentions(graph, cx).iter().map(|a| [roots[&a.keys], roots[&a.values]]).collect();
+    let root = |v: &Value| roots.get(v).copied().unwrap_or(*v);
+    let pairs: Vec<[Value; 2]> = attentions.iter().map(|a| [root(&a.keys), root(&a.values)]).collect();
     while let Some(pair) = pairs.iter().find(|p| narrow.contains(&p[0]) != narrow.contains(&p[1])) {
         pair.iter().for_each(|state| _ = narrow.remove(state));
         *kept.entry("their partners cannot be narrow".to_owned()).or_default() += 1;
@@ -49,6 +51,7 @@ pub(crate) fn narrow_caches(graph: &mut Graph, cx: &Context, report: &mut Report
         report.note(format!("{states} caches keep f32, not {dtype}: {why}"));
     }
     report.count(if dtype == DType::Q8 { "caches made q8" } else { "caches made bf16" }, narrow.len());
+    let uses = graph.uses();
     for inst in graph.order().to_vec() {
         let operands = graph.operands(inst).to_vec();
         let is_narrow = |v: &Value| roots.get(v).is_some_and(|root| narrow.contains(root));
@@ -62,7 +65,7 @@ pub(crate) fn narrow_caches(graph: &mut Graph, cx: &Context, report: &mut Report
             Op::Index if is_narrow(&operands[0]) => {
                 let rows = graph.result(inst);
                 retype(graph, rows, dtype);
-                let readers: BTreeSet<Inst> = graph.uses().get(&rows).into_iter().flatten().copied().collect();
+                let readers: BTreeSet<Inst> = uses.get(&rows).into_iter().flatten().copied().collect();
                 for reader in readers {
                     let wide = cast(graph, reader, rows, DType::F32);
                     let operands = graph.operands(reader).iter().map(|&v| if v == rows { wide } else { v }).collect();
@@ -125,9 +128,10 @@ fn attentions(graph: &Graph, cx: &Context) -> Vec<Attention> {
     if !cx.options.enables("fuse-attention") {
         return vec![];
     }
+    let readers = Readers::new(graph);
     let dots = graph.order().iter().filter(|&&inst| is_values_dot(graph, inst));
     let found = dots.filter_map(|&out| {
-        let found = pattern::find(graph, out).ok()?;
+        let found = pattern::find(graph, &readers, out).ok()?;
         let mut dots = found.members.iter().filter(|&&m| matches!(graph.op(m), Op::Dot(_)) && m != out);
         let scores = *dots.next()?;
         Some(Attention { keys: found.keys, values: found.values, scores, out, act: found.act })

@@ -151,6 +151,7 @@ impl<'a> Judge<'a> {
             dots: HashMap::new(),
             attention: HashMap::new(),
         };
+        let readers = pattern::Readers::new(graph);
         for &inst in graph.order() {
             let kind = flat.kernel_of(inst).map(|k| flat.kernels[k].kind);
             // A concat by itself is a view to the graph and row work to the fuser.
@@ -169,7 +170,7 @@ impl<'a> Judge<'a> {
                 judge.dots.extend(flat.kernel_of(inst).map(|k| (k, inst)));
                 if kind == Some(None)
                     && fuse_attention::is_values_dot(graph, inst)
-                    && let Ok(found) = pattern::find(graph, inst)
+                    && let Ok(found) = pattern::find(graph, &readers, inst)
                 {
                     judge.attention.extend(found.members.iter().map(|&m| (m, inst.index())));
                 }

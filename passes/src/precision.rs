@@ -162,7 +162,11 @@ fn packable(graph: &Graph) -> HashSet<Value> {
                 Op::Gather => i == 0 && graph.ty(graph.result(inst)).dtype == DType::F32,
                 _ => false,
             };
-            if fits { packable.insert(v) } else { other.insert(v) };
+            if fits {
+                packable.insert(v)
+            } else {
+                other.insert(v)
+            };
         }
     }
     packable.retain(|v| !other.contains(v));

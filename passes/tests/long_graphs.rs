@@ -2,9 +2,11 @@
 
 mod support;
 
+use llamac_ir::graph::work::looks;
 use llamac_ir::{BinaryOp, Bounds, Builder, CompareOp, DType, Dim, Graph, Op, Recipe, ReduceOp, Type, UnaryOp, Value};
-use llamac_passes::Options;
-use support::stop_after;
+use llamac_passes::{Options, When, pipeline};
+use std::ops::ControlFlow;
+use support::{root, stop_after};
 
 const LENGTH: usize = 3000;
 const SQUARE: [Dim; 3] = [Dim::ROWS, Dim::Const(4), Dim::Const(4)];
@@ -90,4 +92,34 @@ fn masks_are_not_copied_without_end() {
         b.reshape(d, &SQUARE).unwrap()
     });
     assert!(size(&fused(&given)) < 3 * given.order().len());
+}
+
+/// What the passes looked at, by name, in a Llama of so many layers.
+fn work(layers: usize) -> Vec<(&'static str, u64)> {
+    let directory = llamac_models::ModelDir::open(&root().join("tests/models/stories260K")).unwrap();
+    let config = llamac_models::Config { layers, ..directory.config().clone() };
+    let bounds = Bounds { rows: 4, outputs: 1, tokens: 8, slots: 1 };
+    let mut graph = llamac_models::import(&config, "long", bounds, &|_| Some(DType::F32)).unwrap();
+    let mut looked = vec![];
+    let mut before = 0;
+    let mut watch = |pass: &'static str, when: When, _: &Graph| {
+        match when {
+            When::Before => before = looks(),
+            When::After => looked.push((pass, looks() - before)),
+        }
+        ControlFlow::Continue(())
+    };
+    pipeline::run(&mut graph, &Options::default(), &mut watch).unwrap();
+    looked
+}
+
+#[test]
+fn twice_the_layers_are_twice_the_work() {
+    let (some, twice) = (work(40), work(80));
+    for ((pass, some), (_, twice)) in some.into_iter().zip(twice) {
+        if ["fuse-attention", "layout"].contains(&pass) {
+            let ratio = twice as f64 / some as f64;
+            assert!(ratio < 2.2, "{pass}: {some} looks at an instruction in 40 layers, {twice} in 80");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! How fast the GEMM is on this machine, beside how fast it reads memory.
 //!
-//! `cargo run --release -p llamac-runtime --example gemm_speed [-- TIER [DTYPE [ROWS,…]]]`
+//! `cargo run --release -p llamac-runtime --example gemm_speed [-- TIER [DTYPE [ROWS,… [ACT [THREADS,…]]]]]`
+//!
+//! DTYPE is any of the weights' (`bf16`, `q4_k`, …), ACT the activations' (`f32`, `bf16`, `q8`).
 //!
 //! For one row the unit is GB/s of weight bytes (its limit is the read bandwidth), for many rows GFLOP/s. Weights are
 //! larger than the caches: the matrices are repeated until they fill a quarter of a GiB.
@@ -17,18 +19,22 @@ const WEIGHTS: usize = 256 << 20;
 
 fn main() -> std::io::Result<()> {
     let mut options = std::env::args().skip(1);
-    let tier = options.next().map_or(Tier::detect(), |t| Tier::from_name(&t).expect("portable, avx2 or avx512"));
-    let dtype = options.next().map_or(DType::BF16, |d| DType::from_name(&d).expect("f32, f16 or bf16"));
+    let tier = options.next().map_or(Tier::detect(), |t| Tier::from_name(&t).expect("a tier: portable, avx2, …"));
+    let dtype = options.next().map_or(DType::BF16, |d| DType::from_name(&d).expect("an element type"));
     let rows = options.next().unwrap_or("1,2,4,8,12,16,24,32,64,128,512".into());
     let rows: Vec<usize> = rows.split(',').map(|m| m.parse().expect("a number of rows")).collect();
+    let act = options.next().map_or(DType::F32, |a| DType::from_name(&a).expect("f32, bf16 or q8"));
+    assert!(dtype.is_weight() && act.is_activation(), "{act} activations and {dtype} weights");
+    let threads = options.next().unwrap_or("1,2".into());
+    let threads: Vec<usize> = threads.split(',').map(|t| t.parse().expect("a number of threads")).collect();
     assert!(tier.available(), "this machine lacks the tier {tier}");
-    println!("{}, {tier}, {dtype}", processor());
-    for threads in [1, 2] {
+    println!("{}, {tier}, {act} x {dtype}", processor());
+    for threads in threads {
         let pool = Pool::new(threads)?;
         println!("{threads} threads: read {:.1} GB/s", read_bandwidth(&pool, 256 << 20, 24)?);
         for (k, n) in [(2048, 8192), (8192, 2048)] {
             for &m in &rows {
-                let (seconds, bytes) = measure(&pool, tier, dtype, m, k, n);
+                let (seconds, bytes) = measure(&pool, tier, [act, dtype], m, k, n);
                 let flops = 2.0 * m as f64 * k as f64 * n as f64;
                 println!(
                     "  {m:4} x {k} x {n}: {:8.3} ms  {:6.1} GB/s  {:6.1} GFLOP/s",
@@ -43,17 +49,18 @@ fn main() -> std::io::Result<()> {
 }
 
 /// The shortest time of one GEMM, in seconds, and its weight bytes.
-fn measure(pool: &Pool, tier: Tier, dtype: DType, m: usize, k: usize, n: usize) -> (f64, usize) {
+fn measure(pool: &Pool, tier: Tier, [act, dtype]: [DType; 2], m: usize, k: usize, n: usize) -> (f64, usize) {
     let bytes = PanelLayout { dtype, k }.matrix_bytes(n);
     let matrices = WEIGHTS.div_ceil(bytes);
     let mut weights: Vec<u64> = Vec::with_capacity(matrices * bytes / 8);
     ask_for_huge_pages(weights.as_ptr().cast(), matrices * bytes);
     // Small normal numbers in every format.
     weights.resize(matrices * bytes / 8, 0x3c11_3c22_3c33_3c44);
-    let mut a: Vec<f32> = (0..m * k).map(|i| (i % 13) as f32 - 6.0).collect();
+    // Room for f32; as bf16 or q8 whatever the bits are: small numbers, too.
+    let mut a: Vec<f32> = (0..m * k.next_multiple_of(32) * 5 / 4).map(|i| (i % 13) as f32 - 6.0).collect();
     let mut out = vec![0.0f32; m * n];
     let mut packed = vec![0.0f32; m * k];
-    let scratch = thread_scratch(m, 1);
+    let scratch = thread_scratch(act, m, k, 1);
     let (a, out, packed) = (Address(a.as_mut_ptr()), Address(out.as_mut_ptr()), Address(packed.as_mut_ptr()));
     let mut best = f64::INFINITY;
     let rounds = if m > 64 { 1 } else { 6 };
@@ -66,6 +73,7 @@ fn measure(pool: &Pool, tier: Tier, dtype: DType, m: usize, k: usize, n: usize) 
                 let segments = [Segment { panels: panels.as_ptr().cast(), dtype, first: 0, step: 1, n }];
                 let args = GemmArgs {
                     tier,
+                    act,
                     a: View::new(a.get(), [k, 1]),
                     m,
                     k,

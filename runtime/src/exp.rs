@@ -4,7 +4,6 @@
 //! result is subnormal. −∞ gives 0, what exceeds the largest f32 gives ∞, no number gives no number.
 
 use crate::tiers::{Kernel, Simd, Tier};
-use llamac_formats::program::Routine;
 
 /// Below this the result rounds to 0.
 const LOWEST: f32 = -104.0;
@@ -99,15 +98,8 @@ pub fn routine(tier: Tier) -> ExpRoutine {
     match tier {
         Tier::Portable => exp_portable,
         Tier::Avx2 => exp_avx2,
-        Tier::Avx512 => exp_avx512,
+        Tier::Avx512 | Tier::Avx512Vnni => exp_avx512,
     }
-}
-
-/// The routine table of a tier: `KernelArgs::routines` points at its first element, which is indexed by `Routine`.
-pub fn routines(tier: Tier) -> [usize; 1] {
-    let mut table = [0; 1];
-    table[Routine::Exp as usize] = routine(tier) as usize;
-    table
 }
 
 #[cfg(test)]

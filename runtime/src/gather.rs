@@ -1,7 +1,6 @@
 //! Rows of a packed weight, widened to f32.
 
 use crate::pool::Worker;
-use half::{bf16, f16};
 use llamac_formats::{DType, PANEL_WIDTH, PanelLayout};
 
 /// `out[i, :] = f32(weight[ids[i], :])`. Every worker passes the same values.
@@ -9,7 +8,7 @@ use llamac_formats::{DType, PANEL_WIDTH, PanelLayout};
 pub struct GatherArgs {
     /// The packed weight's first byte.
     pub panels: *const u8,
-    /// Its element type: f32, f16 or bf16.
+    /// Its element type: f32, f16, bf16 or a block format.
     pub dtype: DType,
     /// Width of a row (the inputs K of the packed matrix).
     pub width: usize,
@@ -22,7 +21,7 @@ pub struct GatherArgs {
 }
 
 /// Elements of a row that a task copies: the elements of one row lie a cache line apart, so even one row is worth
-/// dividing.
+/// dividing. Whole blocks.
 const PIECE: usize = 512;
 
 /// Gathers together with the other workers of a run; complete after the next barrier.
@@ -38,19 +37,10 @@ pub unsafe fn gather(worker: &Worker, args: &GatherArgs) {
         // SAFETY: the caller vouches for the ids, the panels and the output.
         unsafe {
             let row = *args.ids.add(i) as usize;
-            let panel = args.panels.add(row / PANEL_WIDTH * layout.panel_bytes());
-            let out = args.out.add(i * args.width);
-            for k in begin..end {
-                let at = layout.index(row % PANEL_WIDTH, k);
-                *out.add(k) = match args.dtype {
-                    DType::F32 => *panel.cast::<f32>().add(at),
-                    DType::F16 => f16::from_bits(*panel.cast::<u16>().add(at)).to_f32(),
-                    DType::BF16 => bf16::from_bits(*panel.cast::<u16>().add(at)).to_f32(),
-                    DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => {
-                        unreachable!("{} has no packed layout", args.dtype)
-                    }
-                };
-            }
+            let bytes = layout.panel_bytes();
+            let panel = std::slice::from_raw_parts(args.panels.add(row / PANEL_WIDTH * bytes), bytes);
+            let out = std::slice::from_raw_parts_mut(args.out.add(i * args.width + begin), end - begin);
+            layout.decode_row(row % PANEL_WIDTH, panel, begin..end, out);
         }
     });
 }
@@ -60,12 +50,15 @@ mod tests {
     use super::*;
     use crate::Pool;
     use crate::testing::{Buffer, Matrix, Numbers, bits};
+    use llamac_formats::BlockFormat;
 
     #[test]
     fn rows_come_back_to_the_bit() {
         let mut numbers = Numbers::new(1);
-        for dtype in [DType::F32, DType::F16, DType::BF16] {
-            for width in [1, 7, 512, 1025] {
+        let blocks = BlockFormat::ALL.map(|format| (DType::Block(format), [format.elements(), 768]));
+        let scalars = [DType::F32, DType::F16, DType::BF16].map(|dtype| [(dtype, [1, 7]), (dtype, [512, 1025])]);
+        for (dtype, widths) in scalars.into_iter().flatten().chain(blocks) {
+            for width in widths {
                 let matrix = Matrix::new(dtype, 43, width, &mut numbers);
                 let ids = [42i32, 0, 15, 16, 16, 31];
                 let want: Vec<f32> = ids.iter().flat_map(|i| matrix.row(*i as usize).to_vec()).collect();

@@ -19,16 +19,20 @@ pub mod dot;
 mod execute;
 pub mod exp;
 pub mod gather;
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each kernel states once what all of its accesses rely on")]
 pub mod gemm;
 pub mod machine;
 pub mod memory;
 pub mod pool;
 pub mod profile;
 pub mod program;
+pub mod quantise;
+pub mod routines;
 pub mod sample;
 pub mod session;
 pub mod strided;
 pub mod text;
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each routine states once what all of its intrinsics rely on")]
 pub mod tiers;
 
 pub use artifact::{ArtifactError, OpenOptions, Program};

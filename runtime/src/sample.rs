@@ -3,6 +3,22 @@
 //! The same logits, parameters and seed give the same tokens on every machine: only additions, multiplications and divisions
 //! of IEEE 754 are used, in a fixed order, and the exponential is our own. The order of the filters is temperature, top-k,
 //! top-p. Random numbers are SplitMix64, one for each token drawn (none for greedy choice).
+//!
+//! ```
+//! use llamac_runtime::sample::{Sampler, SamplingParams};
+//!
+//! let logits = [0.5, 3.0, 2.9, -1.0];
+//! assert_eq!(Sampler::new(SamplingParams::GREEDY, 4)?.sample(&logits), 1);
+//!
+//! let params = SamplingParams { temperature: 1.0, top_k: 2, top_p: 1.0, seed: 7 };
+//! let draw = || -> Result<Vec<u32>, llamac_runtime::sample::SamplingError> {
+//!     let mut sampler = Sampler::new(params, 4)?;
+//!     Ok((0..20).map(|_| sampler.sample(&logits)).collect())
+//! };
+//! assert!(draw()?.iter().all(|token| [1, 2].contains(token)));
+//! assert_eq!(draw()?, draw()?); // the same seed gives the same tokens
+//! # Ok::<(), llamac_runtime::sample::SamplingError>(())
+//! ```
 
 use std::cmp::Ordering;
 use thiserror::Error;

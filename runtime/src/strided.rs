@@ -40,6 +40,16 @@ impl<const AXES: usize> View<AXES> {
     /// viewed buffer.
     #[inline]
     pub unsafe fn at(&self, i: [usize; AXES]) -> *mut f32 {
+        // SAFETY: the caller vouches for the index buffer and the element.
+        unsafe { self.base.add(self.offset(i)) }
+    }
+
+    /// Elements from the base to one element.
+    ///
+    /// # Safety
+    /// Every index buffer must hold the fetched index, and it must be non-negative.
+    #[inline]
+    pub unsafe fn offset(&self, i: [usize; AXES]) -> usize {
         let mut offset = 0;
         for (stride, i) in self.strides.iter().zip(i) {
             offset += stride * i;
@@ -52,8 +62,7 @@ impl<const AXES: usize> View<AXES> {
             // SAFETY: the caller vouches for the index buffer.
             offset += fetch.stride * unsafe { *fetch.index.add(n) } as usize;
         }
-        // SAFETY: the caller vouches for the element.
-        unsafe { self.base.add(offset) }
+        offset
     }
 
     /// Whether the address along `axis` is a plain stride: no fetched index depends on it.

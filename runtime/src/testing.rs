@@ -1,6 +1,7 @@
 //! What the tests of the kernels share: numbers, packed matrices, buffers that every worker may use.
 
-use llamac_formats::{DType, PANEL_WIDTH, PanelLayout};
+use llamac_formats::block::Fields;
+use llamac_formats::{BlockFormat, DType, PANEL_WIDTH, PanelLayout};
 
 /// A small generator of numbers (xorshift), the same on every machine.
 pub(crate) struct Numbers(u64);
@@ -43,8 +44,14 @@ impl Matrix {
         let mut values = Vec::with_capacity(n * k);
         let mut packed = vec![0u8; layout.matrix_bytes(n)];
         for (row, panel) in (0..n).map(|row| (row, row / PANEL_WIDTH * layout.panel_bytes())) {
-            let mut bytes = Vec::with_capacity(k * dtype.bytes());
-            for x in numbers.reals(k) {
+            let mut bytes = Vec::new();
+            if let DType::Block(format) = dtype {
+                bytes = blocks(format, k, numbers);
+                values.resize(values.len() + k, 0.0);
+                let at = values.len() - k;
+                format.decode(&bytes, &mut values[at..]);
+            }
+            for x in if bytes.is_empty() { numbers.reals(k) } else { Vec::new() } {
                 values.push(match dtype {
                     DType::F32 => {
                         bytes.extend_from_slice(&x.to_le_bytes());
@@ -73,6 +80,22 @@ impl Matrix {
     pub(crate) fn row(&self, n: usize) -> &[f32] {
         &self.values[n * self.k..][..self.k]
     }
+}
+
+/// Blocks of weights of about one size, everything in them in use.
+fn blocks(format: BlockFormat, k: usize, numbers: &mut Numbers) -> Vec<u8> {
+    let mut bytes = vec![0; k / format.elements() * format.bytes()];
+    for block in bytes.chunks_exact_mut(format.bytes()) {
+        let mut fields = Fields::default();
+        fields.quants.fill_with(|| numbers.below(1 << format.bits()) as u8);
+        fields.d = half::f16::from_f32(numbers.real() * 0.01).to_bits();
+        fields.m = half::f16::from_f32(numbers.real() * 0.01).to_bits();
+        let signed = format == BlockFormat::Q6K;
+        fields.scales.fill_with(|| if signed { numbers.below(256) as u8 as i8 } else { numbers.below(64) as i8 });
+        fields.mins.fill_with(|| numbers.below(64) as u8);
+        format.join(&fields, block);
+    }
+    bytes
 }
 
 /// Elements beyond a buffer's end that must not change.

@@ -72,7 +72,7 @@ pub struct ModelArgs {
     /// The same as MODEL
     #[arg(short = 'm', long = "model", value_name = "MODEL")]
     pub model_flag: Option<PathBuf>,
-    /// Where a text graph's weights are: a model directory or a .safetensors file
+    /// Where a text graph's weights are: a model directory or a .safetensors file; for `verify` of an artifact, its model
     #[arg(long, value_name = "PATH")]
     pub weights: Option<PathBuf>,
 }
@@ -139,9 +139,9 @@ pub struct CompileArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct FusionArgs {
-    /// Which kinds of fusion to use
-    #[arg(long, value_enum, default_value = "all")]
-    pub fusion: FusionArg,
+    /// Which kinds of fusion to use [default: all]
+    #[arg(long, value_enum)]
+    pub fusion: Option<FusionArg>,
 }
 
 /// `run`.
@@ -292,7 +292,12 @@ pub struct ExplainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   llamac verify examples/models/bard
-  llamac verify examples/mlp.lir")]
+  llamac verify examples/mlp.lir
+  llamac verify bard.llamac
+  llamac verify bard.llamac --weights examples/models/bard
+
+An artifact is compared with the interpreter of the graph in it on the weights in it; with --weights MODEL, of the
+model that it was made of.")]
 pub struct VerifyArgs {
     /// The model.
     #[command(flatten)]
@@ -325,11 +330,18 @@ pub struct VerifyArgs {
 #[command(after_help = "Examples:
   llamac bench examples/models/bard
   llamac bench examples/models/bard -p 512 -n 128 -r 5 -t 1,2 --format json
-  llamac bench examples/models/bard --fusion none,rows,epilogue,attention,all")]
+  llamac bench examples/models/bard --fusion none,rows,epilogue,attention,all
+  llamac bench bard-unfused.llamac bard.llamac -p 128")]
 pub struct BenchArgs {
-    /// The model.
-    #[command(flatten)]
-    pub model: ModelArgs,
+    /// Models and artifacts; several are measured in turn and compared
+    #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
+    pub models: Vec<PathBuf>,
+    /// The same as MODEL
+    #[arg(short = 'm', long = "model", value_name = "MODEL")]
+    pub model_flag: Vec<PathBuf>,
+    /// Where a text graph's weights are: a model directory or a .safetensors file
+    #[arg(long, value_name = "PATH")]
+    pub weights: Option<PathBuf>,
     /// Prompt lengths; 0 leaves prefill out
     #[arg(short = 'p', long = "n-prompt", value_name = "N,…", value_delimiter = ',', default_value = "512")]
     pub prompt: Vec<usize>,
@@ -348,8 +360,8 @@ pub struct BenchArgs {
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]
     pub tier: Option<String>,
-    /// Kinds of fusion; several are measured in turn and compared
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    /// Kinds of fusion; several are measured in turn and compared [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub fusion: Vec<FusionArg>,
     /// Output
     #[arg(long, value_enum, default_value = "md")]

@@ -17,16 +17,22 @@ pub fn path(args: &ModelArgs) -> Option<PathBuf> {
 
 /// Opens the artifact that the options name; `None` where they name a model. Options that were decided when it was compiled
 /// are refused where they ask for something else.
-pub fn opened(args: &ModelArgs, compile: &CompileArgs, fusion: &[FusionArg]) -> Result<Option<Program>> {
+pub fn opened(args: &ModelArgs, compile: &CompileArgs, fusion: Option<FusionArg>) -> Result<Option<Program>> {
     let Some(path) = path(args) else { return Ok(None) };
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
     }
-    let program = Program::open(&path)?;
+    open(&path, compile, fusion.as_slice()).map(Some)
+}
+
+/// Opens an artifact, and refuses options that ask for something else than it was compiled with.
+pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg]) -> Result<Program> {
+    let program = Program::open(path)?;
     let manifest = program.manifest();
     let decided = |option: &str, found: String, has: String| {
         Err(failure(format!(
-            "{option}: found {found}, but {} was compiled with {has}: leave the option out, or compile the model again",
+            "{option}: found {found}, but {} was compiled with {has}: leave the option out, or compile the model again with \
+             `llamac compile MODEL {option} {found} -o FILE`",
             path.display()
         )))
     };
@@ -40,17 +46,21 @@ pub fn opened(args: &ModelArgs, compile: &CompileArgs, fusion: &[FusionArg]) -> 
             return decided(option, given.to_string(), has.to_string());
         }
     }
-    // The default cannot be told from what was typed, and asks for nothing.
-    for fusion in fusion.iter().filter(|f| **f != FusionArg::All) {
+    for fusion in fusion {
         let name = fusion.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
         if name != manifest.fusion {
             return decided("--fusion", name, manifest.fusion.clone());
         }
     }
     if let Some(pass) = compile.disable.iter().find(|p| !manifest.disabled.contains(p)) {
-        return decided("--disable", pass.clone(), manifest.disabled.join(",") + " disabled");
+        let has = if manifest.disabled.is_empty() {
+            "all passes".to_owned()
+        } else {
+            format!("--disable {}", manifest.disabled.join(","))
+        };
+        return decided("--disable", pass.clone(), has);
     }
-    Ok(Some(program))
+    Ok(program)
 }
 
 /// The error of a command that needs more than an artifact holds.

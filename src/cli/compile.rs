@@ -100,10 +100,10 @@ fn summary(path: &Path, compiled: &Compiled, manifest: &Manifest, written: &Writ
          entries   {}\n\
          kernels   {}, {} bytes of code\n\
          weights   {}\n\
-         memory    {} while running: weights {} (mapped), states {}, arena {}, inputs and outputs {}\n",
+         memory    {} while running, at most: weights {} (mapped), states {}, arena {}, inputs and outputs {}, process {}\n",
         path.display(),
         mb(written.bytes as usize),
-        manifest.target,
+        if manifest.target == "native" { "native (this CPU; --target names another)" } else { &manifest.target },
         written.header.features.join(" "),
         b.tokens,
         b.rows,
@@ -117,5 +117,6 @@ fn summary(path: &Path, compiled: &Compiled, manifest: &Manifest, written: &Writ
         mb(memory.states),
         mb(memory.arena),
         mb(memory.ports),
+        mb(memory.process),
     )
 }

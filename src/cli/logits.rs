@@ -15,7 +15,7 @@ const OUTPUTS: usize = 32;
 /// Prints the last position's logits and the likeliest token after every position.
 pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
     let given = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
-    if let Some(program) = artifact::opened(&args.model, &args.compile, &[args.fusion.fusion])? {
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
         let prompt = match (given, &args.prompt) {
             (None, Some(text)) => Some(llamac_runner::generate::encode(text, program.path(), program.tokenizer()?)?),
             (given, _) => given,

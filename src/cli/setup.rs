@@ -12,13 +12,23 @@ use std::time::{Duration, Instant};
 
 /// Opens the model that the options name.
 pub fn open(args: &ModelArgs, compile: &CompileArgs, outputs: Option<usize>) -> Result<Model> {
+    let sizes = Sizes { context: compile.context, chunk: compile.chunk, slots: compile.slots, outputs };
+    open_sized(args, &sizes)
+}
+
+/// The same with these sizes.
+pub fn open_sized(args: &ModelArgs, sizes: &Sizes) -> Result<Model> {
     if let (Some(one), Some(other)) = (&args.model, &args.model_flag) {
         let (one, other) = (one.display(), other.display());
         return Err(failure(format!("the model is given twice: {one}, and {other} with -m")));
     }
     let path = args.model.as_deref().or(args.model_flag.as_deref()).unwrap_or(Path::new(""));
-    let sizes = Sizes { context: compile.context, chunk: compile.chunk, slots: compile.slots, outputs };
-    let model = Model::open(path, args.weights.as_deref(), &sizes)?;
+    open_at(path, args.weights.as_deref(), sizes)
+}
+
+/// Opens what lies at a path.
+pub fn open_at(path: &Path, weights: Option<&Path>, sizes: &Sizes) -> Result<Model> {
+    let model = Model::open(path, weights, sizes)?;
     for warning in &model.warnings {
         warn(warning);
     }
@@ -26,8 +36,8 @@ pub fn open(args: &ModelArgs, compile: &CompileArgs, outputs: Option<usize>) -> 
 }
 
 /// The passes' switches.
-pub fn options(fusion: FusionArg, args: &CompileArgs) -> Result<Options> {
-    let set = match fusion {
+pub fn options(fusion: Option<FusionArg>, args: &CompileArgs) -> Result<Options> {
+    let set = match fusion.unwrap_or(FusionArg::All) {
         FusionArg::None => FusionSet::None,
         FusionArg::Rows => FusionSet::Rows,
         FusionArg::Epilogue => FusionSet::Epilogue,

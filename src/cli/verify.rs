@@ -1,10 +1,13 @@
-//! `llamac verify`: interpreter against unfused against fused.
+//! `llamac verify`: interpreter against unfused against fused, or against an artifact.
 
 use super::args::{TableFormat, VerifyArgs};
 use super::table::Table;
 use super::{Result, artifact, failure, ids, output, run, say, setup};
-use llamac::verify::{Settings, verify};
+use llamac::model::Sizes;
+use llamac::verify::{Difference, Settings, verify, verify_artifact};
+use llamac_passes::Options;
 use serde_json::json;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Rows whose outputs are compared in one step of a language model.
@@ -14,9 +17,7 @@ const OUTPUTS: usize = 16;
 pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let ids = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
     if let Some(path) = artifact::path(&args.model) {
-        let what =
-            "the model's tensors as they were before packing (`llamac inspect --verify` checks the bytes of the file)";
-        return Err(artifact::lacks(&path, "verify", what));
+        return of_artifact(&path, args, ids);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let tier = setup::tier(args.threads.tier.as_deref())?;
@@ -30,7 +31,40 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     }
     let pool = setup::pool(args.threads.threads)?;
     let settings = Settings { options, tier, ids, rows: args.rows, seed: args.seed };
-    let differences = verify(&model, &settings, &pool)?;
+    print(&verify(&model, &settings, &pool)?, args)
+}
+
+/// An artifact beside the interpreter of its own graph, or of its model.
+fn of_artifact(path: &Path, args: &VerifyArgs, ids: Option<Vec<u32>>) -> Result<ExitCode> {
+    let program = artifact::open(path, &args.compile, args.fusion.fusion.as_slice())?;
+    let info = program.executable().program();
+    if let Some(ids) = &ids {
+        run::check_prompt(ids, info.vocab, info.bounds.tokens)?;
+    }
+    let b = info.bounds;
+    let sizes = Sizes { context: Some(b.tokens), chunk: Some(b.rows), slots: Some(b.slots), outputs: Some(b.outputs) };
+    // A text graph has sizes of its own, which are compared.
+    let sizes = |model: &Path| if model.is_dir() { sizes } else { Sizes::default() };
+    let model = args.model.weights.as_deref().map(|m| setup::open_at(m, None, &sizes(m))).transpose()?;
+    say(match &model {
+        Some(model) => format!(
+            "compared: the code in {} with the interpreter of {}, its graph and its tensors as they are there",
+            path.display(),
+            model.path.display()
+        ),
+        None => format!(
+            "compared: the code in {0} with the interpreter of the graph in it, on the weights in it; that these are the \
+             model's is not (--weights MODEL compares with the model)",
+            path.display()
+        ),
+    });
+    let tier = setup::tier(args.threads.tier.as_deref())?;
+    let pool = setup::pool(args.threads.threads)?;
+    let settings = Settings { options: Options::default(), tier, ids, rows: args.rows, seed: args.seed };
+    print(&verify_artifact(&program, model.as_ref(), &settings, &pool)?, args)
+}
+
+fn print(differences: &[Difference], args: &VerifyArgs) -> Result<ExitCode> {
     let columns = [
         "entry",
         "output",
@@ -48,7 +82,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         TableFormat::Md => json!(format!("{x:.2e}")),
         _ => json!(x),
     };
-    for d in &differences {
+    for d in differences {
         table.row(vec![
             json!(d.entry),
             json!(d.output),

@@ -162,3 +162,25 @@ impl Broken {
         llamac(["logits".as_ref(), self.path().as_os_str(), "--ids".as_ref(), "1".as_ref()])
     }
 }
+
+/// An artifact with its graph edited, every offset and checksum made right again.
+pub fn with_graph(artifact: &[u8], edit: impl FnOnce(&str) -> String) -> Vec<u8> {
+    use llamac_formats::artifact::{Header, SectionKind, checksum};
+    let mut header = Header::decode(artifact, artifact.len() as u64).expect("a header");
+    let section = |kind| *header.section(kind).expect("a section");
+    let range = |s: llamac_formats::artifact::Section| s.offset as usize..(s.offset + s.bytes) as usize;
+    let graph = std::str::from_utf8(&artifact[range(section(SectionKind::Graph))]).expect("text");
+    let graph = edit(graph);
+    let mut out = vec![0; header.sections[0].offset as usize];
+    for s in &mut header.sections {
+        let old = &artifact[s.offset as usize..(s.offset + s.bytes) as usize];
+        let new = if s.kind == SectionKind::Graph { graph.as_bytes() } else { old };
+        out.resize(out.len().next_multiple_of(4096), 0);
+        (s.offset, s.bytes, s.checksum) = (out.len() as u64, new.len() as u64, checksum(new));
+        out.extend(new);
+    }
+    header.bytes = out.len() as u64;
+    let encoded = header.encode();
+    out[..encoded.len()].copy_from_slice(&encoded);
+    out
+}

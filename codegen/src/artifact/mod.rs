@@ -27,6 +27,10 @@ pub struct Contents<'a> {
     pub graph: &'a str,
     /// A `tokenizer.json`.
     pub tokenizer: Option<&'a [u8]>,
+    /// The chat template.
+    pub chat_template: Option<&'a [u8]>,
+    /// What the compiler decided and why, for `llamac explain`.
+    pub report: Option<&'a [u8]>,
     /// An executable to put in front: the result is an executable that carries the artifact.
     pub runner: Option<&'a Path>,
 }
@@ -69,6 +73,8 @@ pub fn write(
         Some((SectionKind::Program, &program)),
         Some((SectionKind::Code, &compiled.code)),
         contents.tokenizer.map(|t| (SectionKind::Tokenizer, t)),
+        contents.chat_template.map(|t| (SectionKind::ChatTemplate, t)),
+        contents.report.map(|r| (SectionKind::Report, r)),
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,7 @@
 //! Values that are no numbers.
 
 use llamac_formats::DType;
+use llamac_formats::block::BlockFormat;
 
 /// How many values of a tensor are not finite.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +46,29 @@ pub(super) fn not_finite(dtype: DType, bytes: &[u8]) -> Option<Found> {
         DType::F32 => scan::<u32, 4>(bytes, u32::from_le_bytes, 0x7f80_0000, 0x007f_ffff),
         DType::F16 => scan::<u16, 2>(bytes, u16::from_le_bytes, 0x7c00, 0x03ff),
         DType::BF16 => scan::<u16, 2>(bytes, u16::from_le_bytes, 0x7f80, 0x007f),
-        DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => None,
+        DType::Block(format) => scan_blocks(format, bytes),
+        DType::I32 | DType::Bool | DType::Q8 => None,
     }
+}
+
+/// Quants are integers: an element is no number only where a scale or a minimum of its block is none.
+fn scan_blocks(format: BlockFormat, bytes: &[u8]) -> Option<Found> {
+    let mut values = [0.0; 256];
+    let values = &mut values[..format.elements()];
+    let mut found: Option<Found> = None;
+    for (at, block) in bytes.chunks_exact(format.bytes()).enumerate() {
+        let special = |&at: &usize| u16::from_le_bytes([block[at], block[at + 1]]) & 0x7c00 == 0x7c00;
+        if !format.factors().iter().any(special) {
+            continue;
+        }
+        format.decode(block, values);
+        let count = |of: fn(f32) -> bool| values.iter().filter(|&&v| of(v)).count();
+        let Some(first) = values.iter().position(|v| !v.is_finite()) else { continue };
+        let first = at * values.len() + first;
+        let new = Found { nan: count(f32::is_nan), infinite: count(f32::is_infinite), first };
+        found = Some(found.map_or(new, |old| old.and(new)));
+    }
+    found
 }
 
 /// A float whose exponent is all ones is an infinity where the mantissa is 0 and NaN elsewhere.

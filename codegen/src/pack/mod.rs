@@ -7,7 +7,11 @@
 //! A row-major weight holds its logical rows one after the other. Of a weight in panels ([`llamac_formats::panel`]) logical
 //! row `n` lies in panel `n / 16`, whichever tensor it comes from; only under `interleave_panels` does each part have
 //! panels of its own (its last one padded), and panel `p` of part `i` of `P` is panel `p·P + i` of the weight.
+//!
+//! Tensors that are in the weight's type already, blocks included, are moved as they are; under `convert` they are decoded and
+//! rounded on the way, row by row, and what blocks lose of them is reported.
 
+mod convert;
 mod error;
 mod finite;
 mod panels;
@@ -17,10 +21,9 @@ mod release;
 mod resolve;
 mod stream;
 mod weight;
-mod widen;
 
 pub use error::PackError;
 pub use finite::NotFinite;
-pub use pass::{PackReport, pack};
+pub use pass::{PackReport, Rounded, pack};
 pub use plan::WeightPlan;
 pub use stream::{StreamError, pack_to};

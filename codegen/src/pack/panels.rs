@@ -15,14 +15,22 @@ const STRIDE: usize = BLOCK_BYTES + 64;
 /// Space for a block of inputs of sixteen rows.
 pub(super) struct Staging {
     bytes: Box<[u8; PANEL_WIDTH * STRIDE]>,
+    /// A row in blocks.
+    row: Vec<u8>,
 }
 
 impl Staging {
     pub(super) fn new() -> Staging {
-        Staging { bytes: Box::new([0; PANEL_WIDTH * STRIDE]) }
+        Staging { bytes: Box::new([0; PANEL_WIDTH * STRIDE]), row: vec![] }
     }
 
-    /// Fills one panel of `k` inputs. `fetch(lane, inputs, out)` writes those inputs of one output, as elements of `dtype`,
+    /// Space for a row of so many bytes. It grows to the longest row that is asked for.
+    pub(super) fn row(&mut self, bytes: usize) -> &mut [u8] {
+        self.row.resize(bytes.max(self.row.len()), 0);
+        &mut self.row[..bytes]
+    }
+
+    /// Fills one panel of `k` inputs. `fetch(lane, inputs, out)` writes those inputs of one output, as elements of a float `dtype`,
     /// or returns false if there is no such output.
     pub(super) fn fill_panel(
         &mut self,

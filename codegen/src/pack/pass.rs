@@ -5,11 +5,13 @@
 //! section is the same for any number of threads.
 
 use super::PackError;
+use super::convert::Loss;
 use super::finite::{Found, NotFinite};
 use super::panels::Staging;
 use super::plan::WeightPlan;
 use super::release::Released;
-use super::weight::{FoundMap, Unit, Weight};
+use super::weight::{FoundMap, Seen, Unit, Weight};
+use llamac_formats::DType;
 use llamac_ir::TensorSource;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +23,7 @@ pub(super) const UNIT_BYTES: usize = 512 << 10;
 pub(super) const BATCH_BYTES: usize = 32 << 20;
 
 /// What packing did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackReport {
     /// Bytes of the weight section.
     pub bytes: usize,
@@ -29,6 +31,21 @@ pub struct PackReport {
     pub source_bytes: usize,
     /// Tensors with values that are no numbers, each once, in the order of the weights.
     pub not_finite: Vec<NotFinite>,
+    /// Tensors rounded to blocks, in the order of the weights; one that several weights hold counts for each.
+    pub rounded: Vec<Rounded>,
+}
+
+/// What blocks make of a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rounded {
+    /// The tensor's name in the source.
+    pub tensor: String,
+    /// What it was.
+    pub from: DType,
+    /// The block format.
+    pub to: DType,
+    /// The root of the summed squares of the errors, over that of the values; 0 where all values are 0.
+    pub error: f64,
 }
 
 /// Fills the weight section `out` with the plan's weights, made from the source's tensors by at most `threads` threads.
@@ -94,16 +111,24 @@ pub(super) fn resolve<'a>(plan: &'a WeightPlan, source: &'a dyn TensorSource) ->
 /// What was done and found.
 pub(super) fn report(weights: &[Weight<'_>], bytes: usize, found: FoundMap) -> PackReport {
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let named = |((weight, leaf), Found { nan, infinite, first }): ((usize, usize), Found)| NotFinite {
-        tensor: weights[weight].leaves()[leaf].name.to_owned(),
-        nan,
-        infinite,
-        first,
-    };
+    let mut not_finite = vec![];
+    let mut rounded = vec![];
+    for ((weight, leaf), Seen { found, loss }) in found {
+        let (to, leaf) = (weights[weight].dtype(), &weights[weight].leaves()[leaf]);
+        let tensor = || leaf.name.to_owned();
+        if let Some(Found { nan, infinite, first }) = found {
+            not_finite.push(NotFinite { tensor: tensor(), nan, infinite, first });
+        }
+        if let Some(Loss { error, square }) = loss {
+            let error = if square > 0.0 { (error / square).sqrt() } else { 0.0 };
+            rounded.push(Rounded { tensor: tensor(), from: leaf.dtype, to, error });
+        }
+    }
     PackReport {
         bytes,
         source_bytes: weights.iter().flat_map(Weight::leaves).map(|leaf| leaf.bytes.len()).sum(),
-        not_finite: found.into_iter().map(named).collect(),
+        not_finite,
+        rounded,
     }
 }
 

@@ -62,10 +62,14 @@ impl WeightPlan {
         let wrong = |reason| PackError::Recipe { recipe: recipe.to_string(), ty: ty.to_string(), reason };
         let dims = ty.dims.iter().map(|d| d.as_const()).collect::<Option<Vec<usize>>>();
         let dims = dims.ok_or_else(|| wrong("the axes of a weight are constant".into()))?;
-        if !ty.dtype.is_float() {
-            return Err(wrong("a weight is f32, f16 or bf16".into()));
+        if !ty.dtype.is_weight() {
+            return Err(wrong("a weight is f32, f16, bf16 or in a block format".into()));
         }
-        check(recipe, ty.dtype, &dims, ty.layout, true).map_err(wrong)?;
+        let of = ty.dtype.block().0;
+        if of > 1 && dims.last().is_none_or(|k| !k.is_multiple_of(of)) {
+            return Err(wrong(format!("rows are whole blocks of {of} elements")));
+        }
+        check(recipe, &dims, ty.layout, true).map_err(wrong)?;
         let index = self.place(Entry {
             contents: Contents::Weight(recipe.clone()),
             dtype: ty.dtype,
@@ -182,14 +186,12 @@ impl Entry {
 
     /// Bytes in the section, unless they overflow.
     fn size(&self) -> Option<usize> {
-        let elements = |dims: &[usize]| dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-        let dense = elements(&self.dims)?.checked_mul(self.dtype.bytes())?;
         if !self.panels {
-            return Some(dense);
+            return self.dtype.storage_of(&self.dims);
         }
         let &[n, k] = self.dims.as_slice() else { return None };
-        let padded_k = k.checked_next_multiple_of(2)?;
-        elements(&[padded_k, PANEL_WIDTH, self.dtype.bytes()])?;
+        // No format takes more bytes than f32, and no group is padded by more inputs than it has.
+        k.checked_next_multiple_of(256)?.checked_mul(PANEL_WIDTH * 4)?;
         let panel = PanelLayout { dtype: self.dtype, k }.panel_bytes();
         let parts = self.parts();
         (n / parts).div_ceil(PANEL_WIDTH).checked_mul(parts)?.checked_mul(panel)
@@ -227,8 +229,8 @@ fn interleaved(recipe: &Recipe) -> usize {
     }
 }
 
-/// Whether tensors could make such a weight, seen without them. `outer` holds as long as only `widen` has been passed.
-fn check(recipe: &Recipe, dtype: DType, dims: &[usize], layout: Layout, outer: bool) -> Result<(), String> {
+/// Whether tensors could make such a weight, seen without them. `outer` holds as long as only `convert` has been passed.
+fn check(recipe: &Recipe, dims: &[usize], layout: Layout, outer: bool) -> Result<(), String> {
     if layout == Layout::Panels && dims.len() != 2 {
         return Err("only a weight of rank 2 lies in panels".into());
     }
@@ -237,14 +239,13 @@ fn check(recipe: &Recipe, dtype: DType, dims: &[usize], layout: Layout, outer: b
     }
     match recipe {
         Recipe::Tensor(_) => Ok(()),
-        Recipe::Convert(_) if dtype != DType::F32 => Err(format!("`widen` makes f32, not {dtype}")),
-        Recipe::Convert(of) => check(of, dtype, dims, layout, outer),
+        Recipe::Convert(of) => check(of, dims, layout, outer),
         Recipe::PermuteRows { heads: 0, .. } => Err("`permute_rows` needs at least one head".into()),
-        Recipe::PermuteRows { of, .. } => check(of, dtype, dims, layout, false),
+        Recipe::PermuteRows { of, .. } => check(of, dims, layout, false),
         Recipe::Concat(parts) | Recipe::InterleavePanels(parts) if parts.is_empty() => {
             Err("there is no part to join".into())
         }
-        Recipe::Concat(parts) => parts.iter().try_for_each(|p| check(p, dtype, dims, layout, false)),
+        Recipe::Concat(parts) => parts.iter().try_for_each(|p| check(p, dims, layout, false)),
         Recipe::InterleavePanels(_) if !outer => Err("`interleave_panels` can only be outermost".into()),
         Recipe::InterleavePanels(_) if layout != Layout::Panels => {
             Err("`interleave_panels` is for weights in panels, this one is row-major".into())
@@ -252,6 +253,6 @@ fn check(recipe: &Recipe, dtype: DType, dims: &[usize], layout: Layout, outer: b
         Recipe::InterleavePanels(parts) if !dims[0].is_multiple_of(parts.len()) => {
             Err(format!("{} rows are no {} parts of one size", dims[0], parts.len()))
         }
-        Recipe::InterleavePanels(parts) => parts.iter().try_for_each(|p| check(p, dtype, dims, layout, false)),
+        Recipe::InterleavePanels(parts) => parts.iter().try_for_each(|p| check(p, dims, layout, false)),
     }
 }

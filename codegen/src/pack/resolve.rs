@@ -12,12 +12,14 @@ use std::collections::HashSet;
 pub(super) struct Leaf<'a> {
     /// Its name.
     pub(super) name: &'a str,
-    /// Its element type, which may be narrower than the weight's.
+    /// Its element type, which may be another than the weight's where it is converted.
     pub(super) dtype: DType,
     /// Its elements, row-major.
     pub(super) bytes: &'a [u8],
     /// Bytes of one row.
     pub(super) row_bytes: usize,
+    /// Elements of one row.
+    pub(super) row_elements: usize,
     /// Whether this weight is the one that looks for values that are no numbers.
     pub(super) scan: bool,
 }
@@ -95,10 +97,10 @@ pub(super) fn resolve<'a>(
 ) -> Result<Sources<'a>, PackError> {
     let parts = entry.parts();
     let rows = entry.dims.first().map_or(1, |n| n / parts);
-    let mut resolver = Resolver { source, entry, scanned, leaves: vec![], widen: false };
+    let mut resolver = Resolver { source, entry, scanned, leaves: vec![], convert: false };
     let mut outermost = recipe;
     while let Recipe::Convert(of) = outermost {
-        resolver.widen = true;
+        resolver.convert = true;
         outermost = of;
     }
     let parts = match outermost {
@@ -116,8 +118,8 @@ struct Resolver<'a, 's> {
     entry: &'a Entry,
     scanned: &'s mut HashSet<&'a str>,
     leaves: Vec<Leaf<'a>>,
-    /// Whether elements are widened from here on.
-    widen: bool,
+    /// Whether elements are converted from here on.
+    convert: bool,
 }
 
 impl<'a> Resolver<'a, '_> {
@@ -126,9 +128,9 @@ impl<'a> Resolver<'a, '_> {
         match recipe {
             Recipe::Tensor(name) => self.tensor(name, want),
             Recipe::Convert(of) => {
-                let outside = std::mem::replace(&mut self.widen, true);
+                let outside = std::mem::replace(&mut self.convert, true);
                 let rows = self.rows(of, want);
-                self.widen = outside;
+                self.convert = outside;
                 rows
             }
             Recipe::PermuteRows { of, heads } => {
@@ -177,12 +179,12 @@ impl<'a> Resolver<'a, '_> {
                 format!("[{rows}{inner}]")
             }
         };
-        let elements = if self.widen { "f16, bf16 or f32".to_owned() } else { self.entry.dtype.to_string() };
+        let elements = if self.convert { "f32, f16, bf16 or a block format".to_owned() } else { self.entry.dtype.to_string() };
         let Some(view) = self.source.tensor(name) else {
             let expected = format!("{elements} of shape {}", shape());
             return Err(PackError::Missing { origin: origin(), tensor: name.into(), expected });
         };
-        if view.dtype != self.entry.dtype && !(self.widen && view.dtype.is_float()) {
+        if view.dtype != self.entry.dtype && !(self.convert && view.dtype.is_weight()) {
             let (found, expected) = (view.dtype, elements);
             return Err(PackError::DType { origin: origin(), tensor: name.into(), found, expected });
         }
@@ -206,6 +208,7 @@ impl<'a> Resolver<'a, '_> {
             dtype: view.dtype,
             bytes: view.bytes,
             row_bytes: view.bytes.len().checked_div(rows).unwrap_or(0),
+            row_elements: view.dims.get(1..).unwrap_or_default().iter().product(),
             scan: self.scanned.insert(name),
         });
         Ok((Rows::Leaf { leaf: self.leaves.len() - 1, rows }, rows))

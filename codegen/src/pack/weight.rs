@@ -1,24 +1,34 @@
 //! One weight while it is packed: units of it are filled by any thread.
 
 use super::PackError;
+use super::convert::{Loss, convert};
 use super::finite::{Found, not_finite};
 use super::panels::Staging;
 use super::plan::{Contents, Entry};
 use super::resolve::{Leaf, Place, Rows, Sources, resolve};
-use super::widen::convert;
-use llamac_formats::{DType, PANEL_WIDTH, RopeTable};
+use llamac_formats::{DType, PANEL_WIDTH, PanelLayout, RopeTable};
 use llamac_ir::{RopePart, TensorSource};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of a row-major run that are copied at a time, so that they are looked at while they are in the cache.
-const COPY_BYTES: usize = 16 << 10;
+/// Elements of a row-major run that are copied at a time, so that they are looked at while they are in the cache: whole
+/// blocks of every format.
+const COPY_ELEMENTS: usize = 4096;
 /// Positions of a RoPE table that are computed at a time.
 const ROPE_ROWS: usize = 64;
 
-/// What is not finite, by weight and leaf.
-pub(super) type FoundMap = Mutex<BTreeMap<(usize, usize), Found>>;
+/// What was seen of a leaf on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// What is not finite.
+    pub(super) found: Option<Found>,
+    /// What blocks lose of it.
+    pub(super) loss: Option<Loss>,
+}
+
+/// What was seen, by weight and leaf.
+pub(super) type FoundMap = Mutex<BTreeMap<(usize, usize), Seen>>;
 
 /// Some steps of a weight, from step `first` on, and their place in the section.
 pub(super) struct Unit<'o> {
@@ -56,6 +66,11 @@ impl<'a> Weight<'a> {
     /// Where it begins in the section.
     pub(super) fn offset(&self) -> usize {
         self.entry.offset
+    }
+
+    /// Its element type.
+    pub(super) fn dtype(&self) -> DType {
+        self.entry.dtype
     }
 
     /// Bytes in the section.
@@ -116,6 +131,7 @@ impl<'a> Weight<'a> {
     /// Whole panels.
     fn panels(&self, sources: &Sources<'_>, unit: Unit<'_>, staging: &mut Staging, found: &FoundMap) {
         let (dtype, k) = (self.entry.dtype, self.entry.dims[1]);
+        let layout = PanelLayout { dtype, k };
         let parts = sources.parts.len();
         for (panel, out) in (unit.first..).zip(unit.out.chunks_exact_mut(self.step_bytes)) {
             let rows = &sources.parts[panel % parts];
@@ -123,10 +139,22 @@ impl<'a> Weight<'a> {
             let lanes = PANEL_WIDTH.min(sources.rows - first);
             let places: [Option<Place>; PANEL_WIDTH] =
                 std::array::from_fn(|lane| (lane < lanes).then(|| rows.locate(first + lane)));
+            let elements = |place: &Place| {
+                let leaf = &sources.leaves[place.leaf];
+                Elements { leaf, key: (unit.weight, place.leaf), found }
+            };
+            if dtype.is_block() {
+                out.fill(0);
+                for (lane, place) in places.iter().enumerate().filter_map(|(lane, p)| Some((lane, p.as_ref()?))) {
+                    let row = staging.row(dtype.storage(k).unwrap_or(0));
+                    elements(place).block(place.row, 0..k, dtype, row);
+                    layout.pack_row(lane, row, out);
+                }
+                continue;
+            }
             staging.fill_panel(dtype, k, out, |lane, inputs, block| {
                 let Some(place) = &places[lane] else { return false };
-                let leaf = &sources.leaves[place.leaf];
-                Elements { leaf, key: (unit.weight, place.leaf), found }.block(place.row, inputs, dtype, block);
+                elements(place).block(place.row, inputs, dtype, block);
                 true
             });
         }
@@ -143,34 +171,38 @@ struct Elements<'e, 'a> {
 impl Elements<'_, '_> {
     /// Writes `count` whole rows from `row` on.
     fn copy(&self, row: usize, count: usize, to: DType, out: &mut [u8]) {
-        let (narrow, wide) = (self.leaf.dtype.bytes(), to.bytes());
-        let first = row * self.leaf.row_bytes / narrow;
-        let block = COPY_BYTES / wide;
-        let input = self.leaf.rows(row, count).chunks(block * narrow);
-        for ((input, out), start) in input.zip(out.chunks_mut(block * wide)).zip((first..).step_by(block)) {
-            convert(self.leaf.dtype, input, to, out);
-            self.look(input, start);
+        let bytes = |dtype: DType| dtype.storage(COPY_ELEMENTS).unwrap_or(usize::MAX);
+        let first = row * self.leaf.row_elements;
+        let input = self.leaf.rows(row, count).chunks(bytes(self.leaf.dtype));
+        for ((input, out), start) in input.zip(out.chunks_mut(bytes(to))).zip((first..).step_by(COPY_ELEMENTS)) {
+            let loss = convert(self.leaf.dtype, input, to, out);
+            self.look(input, start, loss);
         }
     }
 
     /// Writes some inputs of one row.
     fn block(&self, row: usize, inputs: Range<usize>, to: DType, out: &mut [u8]) {
-        let narrow = self.leaf.dtype.bytes();
-        let input = &self.leaf.rows(row, 1)[inputs.start * narrow..inputs.end * narrow];
-        convert(self.leaf.dtype, input, to, out);
-        self.look(input, row * self.leaf.row_bytes / narrow + inputs.start);
+        let (elements, bytes) = self.leaf.dtype.block();
+        let at = |input: usize| input / elements * bytes;
+        let input = &self.leaf.rows(row, 1)[at(inputs.start)..at(inputs.end)];
+        let loss = convert(self.leaf.dtype, input, to, out);
+        self.look(input, row * self.leaf.row_elements + inputs.start, loss);
     }
 
-    /// Notes what is not finite among elements that are in the cache now, the first of which is element `start`.
-    fn look(&self, input: &[u8], start: usize) {
-        if !self.leaf.scan {
+    /// Notes what was lost, and what is not finite among elements that are in the cache now, the first of which is element
+    /// `start`.
+    fn look(&self, input: &[u8], start: usize, loss: Option<Loss>) {
+        let found = match self.leaf.scan {
+            true => not_finite(self.leaf.dtype, input).map(|new| new.after(start)),
+            false => None,
+        };
+        if found.is_none() && loss.is_none() {
             return;
         }
-        if let Some(new) = not_finite(self.leaf.dtype, input) {
-            let new = new.after(start);
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.entry(self.key).and_modify(|old| *old = old.and(new)).or_insert(new);
-        }
+        let mut seen = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.entry(self.key).or_default();
+        seen.found = [seen.found, found].into_iter().flatten().reduce(Found::and);
+        seen.loss = [seen.loss, loss].into_iter().flatten().reduce(Loss::and);
     }
 }
 

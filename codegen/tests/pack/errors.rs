@@ -1,8 +1,9 @@
 //! What does not fit is refused with source, tensor, found and expected, before anything is written.
 
-use crate::tensors::{Tensors, pack_one, panels, permute, rows, t, widen};
+use crate::tensors::{Tensors, convert, pack_one, panels, permute, rows, t};
 use llamac_codegen::pack::{PackError, WeightPlan, pack};
 use llamac_formats::{RopeScaling, RopeTable};
+use llamac_formats::block::BlockFormat;
 use llamac_ir::{DType, Dim, Recipe, RopePart, Type};
 
 fn source() -> Tensors {
@@ -39,8 +40,8 @@ fn tensors_of_other_types() {
     let error = refused(t("a"), panels(DType::F32, &[4, 8]), &["test tensors", "`a` is bf16", "expected f32"]);
     assert!(matches!(error, PackError::DType { found: DType::BF16, .. }));
     refused(t("b"), panels(DType::BF16, &[4, 8]), &["`b` is f32", "expected bf16"]);
-    refused(widen(t("ids")), panels(DType::F32, &[4, 8]), &["`ids` is i32", "f16, bf16 or f32"]);
-    let mixed = Recipe::Concat(vec![widen(t("a")), t("a")]);
+    refused(convert(t("ids")), panels(DType::F32, &[4, 8]), &["`ids` is i32", "f32, f16, bf16 or a block format"]);
+    let mixed = Recipe::Concat(vec![convert(t("a")), t("a")]);
     refused(mixed, rows(DType::F32, &[8, 8]), &["`a` is bf16", "expected f32"]);
 }
 
@@ -82,9 +83,9 @@ fn recipes_that_make_no_weight() {
     let nested = |inner: Recipe| Recipe::Concat(vec![inner]);
     for (recipe, ty, reason) in [
         (a(), panels(DType::BF16, &[8]), "rank 2"),
-        (a(), rows(DType::I32, &[4, 8]), "f32, f16 or bf16"),
+        (a(), rows(DType::I32, &[4, 8]), "f32, f16, bf16 or in a block format"),
         (a(), Type::new(DType::BF16, [Dim::ROWS, Dim::Const(8)]), "constant"),
-        (widen(a()), bf16(&[4, 8]), "makes f32"),
+        (a(), rows(DType::Block(BlockFormat::Q4_0), &[4, 8]), "whole blocks of 32"),
         (permute(a(), 0), bf16(&[4, 8]), "at least one head"),
         (permute(a(), 3), bf16(&[4, 8]), "3 heads"),
         (permute(a(), 4), bf16(&[4, 8]), "even width"),
@@ -95,7 +96,7 @@ fn recipes_that_make_no_weight() {
         (Recipe::InterleavePanels(two()), bf16(&[8, 8]), "row-major"),
         (Recipe::InterleavePanels(two()), panels(DType::BF16, &[9, 8]), "no 2 parts"),
         (nested(Recipe::InterleavePanels(two())), panels(DType::BF16, &[8, 8]), "outermost"),
-        (nested(widen(Recipe::InterleavePanels(two()))), panels(DType::F32, &[8, 8]), "outermost"),
+        (nested(convert(Recipe::InterleavePanels(two()))), panels(DType::F32, &[8, 8]), "outermost"),
     ] {
         let error = refused(recipe.clone(), ty, &[reason, &recipe.to_string()]);
         assert!(matches!(error, PackError::Recipe { .. }), "{error}");

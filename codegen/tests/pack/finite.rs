@@ -1,7 +1,8 @@
 //! Values that are no numbers are counted where they are, once.
 
-use crate::tensors::{Tensors, packed, panels, permute, rows, t, widen};
+use crate::tensors::{Tensors, convert, packed, panels, permute, rows, t};
 use llamac_codegen::pack::{NotFinite, WeightPlan};
+use llamac_formats::block::BlockFormat;
 use llamac_ir::{DType, Recipe};
 
 /// NaN and infinity as the raw elements of a type.
@@ -38,8 +39,8 @@ fn every_type_and_layout_finds_them() {
         for (recipe, ty) in [
             (both("bad"), rows(dtype, &[2 * n, k])),
             (both("bad"), panels(dtype, &[2 * n, k])),
-            (widen(both("bad")), rows(DType::F32, &[2 * n, k])),
-            (widen(both("bad")), panels(DType::F32, &[2 * n, k])),
+            (convert(both("bad")), rows(DType::F32, &[2 * n, k])),
+            (convert(both("bad")), panels(DType::F32, &[2 * n, k])),
             (Recipe::InterleavePanels(vec![t("bad"), t("clean")]), panels(dtype, &[2 * n, k])),
         ] {
             let mut plan = WeightPlan::new();
@@ -63,7 +64,7 @@ fn a_tensor_of_many_weights_counts_once_and_in_their_order() {
     let mut plan = WeightPlan::new();
     plan.add_weight(Recipe::Concat(vec![t("z"), t("clean"), t("z")]), panels(DType::BF16, &[96, 16])).unwrap();
     plan.add_weight(t("z"), rows(DType::BF16, &[32, 16])).unwrap();
-    plan.add_weight(widen(t("a")), rows(DType::F32, &[32, 16])).unwrap();
+    plan.add_weight(convert(t("a")), rows(DType::F32, &[32, 16])).unwrap();
     plan.add_weight(t("a"), panels(DType::BF16, &[32, 16])).unwrap();
     let (_, report) = packed(&plan, &source, 3).unwrap();
     assert_eq!(report.not_finite, [expected("z", 1, 2, 3), expected("a", 1, 2, 499)]);
@@ -82,4 +83,24 @@ fn the_largest_and_smallest_numbers_are_finite() {
         plan.add_weight(t(name), rows(dtype, &[4])).unwrap();
     }
     assert_eq!(packed(&plan, &source, 1).unwrap().1.not_finite, []);
+}
+
+/// Scales and minima that are no numbers make all elements of their block such.
+#[test]
+fn blocks_with_scales_that_are_no_numbers() {
+    for format in BlockFormat::ALL {
+        let (n, k) = (20, 2 * format.elements());
+        for &at in format.factors() {
+            let mut source = Tensors::default();
+            source.add("a", DType::Block(format), &[n, k]);
+            let block = 7;
+            let place = block * format.bytes() + at;
+            source.named.get_mut("a").unwrap().bytes[place..place + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+            let mut plan = WeightPlan::new();
+            plan.add_weight(t("a"), panels(DType::Block(format), &[n, k])).unwrap();
+            let (_, report) = packed(&plan, &source, 2).unwrap();
+            let elements = format.elements();
+            assert_eq!(report.not_finite, [expected("a", elements, 0, block * elements)], "{format} at {at}");
+        }
+    }
 }

@@ -2,27 +2,37 @@
 
 use crate::naive;
 use crate::tensors::{Tensors, pack_one};
+use llamac_formats::block::BlockFormat;
 use llamac_ir::{DType, Dim, Layout, Recipe, Type};
 use proptest::prelude::*;
 
 fn dtype() -> impl Strategy<Value = DType> {
-    prop_oneof![Just(DType::F32), Just(DType::F16), Just(DType::BF16)]
+    let block = |f| Just(DType::Block(f));
+    prop_oneof![
+        3 => Just(DType::F32),
+        3 => Just(DType::F16),
+        3 => Just(DType::BF16),
+        1 => block(BlockFormat::Q4_0),
+        1 => block(BlockFormat::Q8_0),
+        1 => block(BlockFormat::Q6K),
+    ]
 }
 
 /// Tensors `0`, `1`, … mostly of one element type and one number of inputs.
 fn tensors() -> impl Strategy<Value = Tensors> {
     let rows = || prop_oneof![0usize..40, Just(16), Just(32)];
-    let inputs = prop_oneof![0usize..9, 250usize..260, 510usize..520, Just(1030)];
+    let inputs = prop_oneof![0usize..9, 250usize..260, 510usize..520, Just(1030), Just(32), Just(96), Just(256)];
     let own = (rows(), 0usize..8, dtype());
     (dtype(), inputs, rows(), prop::collection::vec(own, 1..5)).prop_map(|(dtype, inputs, common, own)| {
         let mut source = Tensors::default();
         for (i, (rows, odd, other)) in own.into_iter().enumerate() {
             let name = i.to_string();
+            let whole = |dtype: DType, k: usize| if k.is_multiple_of(dtype.block().0) { dtype } else { DType::F16 };
             match odd {
-                0 => source.add(&name, other, &[rows, inputs]),
-                1 => source.add(&name, dtype, &[rows]),
-                2..5 => source.add(&name, dtype, &[rows, inputs]),
-                _ => source.add(&name, dtype, &[common, inputs]),
+                0 => source.add(&name, whole(other, inputs), &[rows, inputs]),
+                1 => source.add(&name, whole(dtype, rows), &[rows]),
+                2..5 => source.add(&name, whole(dtype, inputs), &[rows, inputs]),
+                _ => source.add(&name, whole(dtype, inputs), &[common, inputs]),
             }
         }
         source
@@ -52,10 +62,11 @@ proptest! {
     fn packing_agrees_with_the_naive_reading(
         source in tensors(),
         recipe in recipe(),
+        to in dtype(),
         in_panels in prop::bool::weighted(0.7),
         wrong in prop::option::weighted(0.1, (dtype(), 0usize..3, 0usize..40)),
     ) {
-        let mut ty = match naive::evaluate(&recipe, &source) {
+        let mut ty = match naive::evaluate(&recipe, &source, to) {
             Some(matrix) => {
                 let rows = [matrix.rows.len()];
                 Type::new(matrix.dtype, rows.iter().chain(&matrix.inner).map(|&d| Dim::Const(d)))

@@ -1,8 +1,9 @@
 //! Every recipe with every element type, at sizes that fill panels, blocks and pairs, and at sizes that do not.
 
 use crate::naive;
-use crate::tensors::{Tensors, pack_one, packed, panels, permute, rows, t, widen};
+use crate::tensors::{Tensors, convert, pack_one, packed, panels, permute, rows, t};
 use llamac_codegen::pack::WeightPlan;
+use llamac_formats::block::BlockFormat;
 use llamac_formats::{RopeScaling, RopeTable};
 use llamac_ir::{DType, Recipe, RopePart, Type};
 
@@ -34,13 +35,13 @@ fn every_recipe_at_every_size_is_what_it_says() {
                 agrees(Recipe::Concat(vec![t("a"), t("c"), t("b")]), to(dtype, &[3 * n + 5, k]), &source);
                 let mixed = Recipe::Concat(vec![permute(t("heads"), n), t("b")]);
                 agrees(mixed, to(dtype, &[7 * n, k]), &source);
-                agrees(widen(t("a")), to(DType::F32, &[n, k]), &source);
-                let joined = || Recipe::Concat(vec![widen(t("a")), widen(permute(t("heads"), n))]);
+                agrees(convert(t("a")), to(DType::F32, &[n, k]), &source);
+                let joined = || Recipe::Concat(vec![convert(t("a")), convert(permute(t("heads"), n))]);
                 agrees(joined(), to(DType::F32, &[7 * n, k]), &source);
             }
             let alternating = || Recipe::InterleavePanels(vec![t("a"), t("b")]);
             agrees(alternating(), panels(dtype, &[2 * n, k]), &source);
-            agrees(widen(alternating()), panels(DType::F32, &[2 * n, k]), &source);
+            agrees(convert(alternating()), panels(DType::F32, &[2 * n, k]), &source);
             let three = Recipe::InterleavePanels(vec![t("b"), t("a"), t("b")]);
             agrees(three, panels(dtype, &[3 * n, k]), &source);
             agrees(t("vector"), rows(dtype, &[n * k]), &source);
@@ -56,7 +57,7 @@ fn other_ranks_are_row_major() {
     source.add("scalar", DType::BF16, &[]);
     source.add("cube", DType::F16, &[4, 3, 5]);
     agrees(t("scalar"), rows(DType::BF16, &[]), &source);
-    agrees(widen(t("scalar")), rows(DType::F32, &[]), &source);
+    agrees(convert(t("scalar")), rows(DType::F32, &[]), &source);
     agrees(t("cube"), rows(DType::F16, &[4, 3, 5]), &source);
     agrees(permute(t("cube"), 2), rows(DType::F16, &[4, 3, 5]), &source);
 }
@@ -82,8 +83,8 @@ fn every_16_bit_value_widens_exactly() {
     for dtype in [DType::F16, DType::BF16] {
         let mut source = Tensors::default();
         source.put("all", dtype, &[256, 256], (0..=u16::MAX).flat_map(u16::to_le_bytes).collect());
-        agrees(widen(t("all")), rows(DType::F32, &[256, 256]), &source);
-        agrees(widen(t("all")), panels(DType::F32, &[256, 256]), &source);
+        agrees(convert(t("all")), rows(DType::F32, &[256, 256]), &source);
+        agrees(convert(t("all")), panels(DType::F32, &[256, 256]), &source);
     }
 }
 
@@ -109,5 +110,59 @@ fn rope_tables_are_those_of_formats() {
             let found: Vec<f32> = row.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
             assert_eq!(found, expected, "{} at {position}", info.recipe);
         }
+    }
+}
+
+/// Blocks are moved as they are, decoded, rounded to, and made of other blocks.
+#[test]
+fn block_formats() {
+    for format in BlockFormat::ALL {
+        let (n, k, block) = (19, 2 * format.elements(), DType::Block(format));
+        for from in [DType::F32, DType::F16, DType::BF16, DType::Block(BlockFormat::Q8_0), block] {
+            let mut source = Tensors::default();
+            source.add("a", from, &[n, k]);
+            source.add("heads", from, &[6 * n, k]);
+            for to in [rows, panels] {
+                agrees(convert(t("a")), to(block, &[n, k]), &source);
+                let joined = || Recipe::Concat(vec![convert(t("a")), convert(permute(t("heads"), n))]);
+                agrees(joined(), to(block, &[7 * n, k]), &source);
+                for float in FLOATS {
+                    agrees(convert(t("a")), to(float, &[n, k]), &source);
+                }
+                if from == block {
+                    agrees(permute(t("heads"), 3), to(block, &[6 * n, k]), &source);
+                }
+            }
+            let alternating = Recipe::InterleavePanels(vec![convert(t("a")), convert(t("a"))]);
+            agrees(alternating, panels(block, &[2 * n, k]), &source);
+        }
+    }
+}
+
+/// What is lost is that of the blocks, whatever the threads.
+#[test]
+fn losses_are_told() {
+    let mut source = Tensors::default();
+    source.add("a", DType::F32, &[40, 64]);
+    source.add("exact", DType::Block(BlockFormat::Q4_0), &[40, 64]);
+    source.put("zero", DType::F32, &[1, 32], vec![0; 128]);
+    let mut plan = WeightPlan::new();
+    let format = BlockFormat::Q4_0;
+    for (name, dims) in [("a", [40, 64]), ("exact", [40, 64]), ("zero", [1, 32])] {
+        plan.add_weight(convert(t(name)), panels(DType::Block(format), &dims)).unwrap();
+    }
+    let bytes = &source.named["a"].bytes;
+    let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+    let (mut blocks, mut stored) = (vec![0; values.len() / 32 * 18], vec![0.0; values.len()]);
+    format.encode(&values, &mut blocks);
+    format.decode(&blocks, &mut stored);
+    let sum = |f: &dyn Fn(f64, f64) -> f64| values.iter().zip(&stored).map(|(&x, &y)| f(x.into(), y.into())).sum::<f64>();
+    let expected = (sum(&|x, y| (x - y) * (x - y)) / sum(&|x, _| x * x)).sqrt();
+    for threads in [1, 3] {
+        let (_, report) = packed(&plan, &source, threads).unwrap();
+        let [a, zero] = &report.rounded[..] else { panic!("{:?}", report.rounded) };
+        assert_eq!((&a.tensor[..], a.from, a.to), ("a", DType::F32, DType::Block(format)));
+        assert!((a.error - expected).abs() <= 1e-9 * expected && expected > 0.01, "{} for {expected}", a.error);
+        assert_eq!((&zero.tensor[..], zero.error), ("zero", 0.0));
     }
 }

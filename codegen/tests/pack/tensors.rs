@@ -31,6 +31,12 @@ impl Tensors {
         let bytes = match dtype {
             // 24 bits of mantissa: finite values in [-8, 8).
             DType::F32 => elements.flat_map(|i| (value(i) as f32 / (1 << 20) as f32 - 8.0).to_le_bytes()).collect(),
+            DType::Block(format) => {
+                let values: Vec<f32> = elements.map(|i| value(i) as f32 / (1 << 20) as f32 - 8.0).collect();
+                let mut bytes = vec![0; dtype.storage(values.len()).unwrap()];
+                format.encode(&values, &mut bytes);
+                bytes
+            }
             // Below every exponent of only ones.
             _ => elements.flat_map(|i| ((value(i) % 0x7c00) as u16 | (i as u16) << 15).to_le_bytes()).collect(),
         };
@@ -70,7 +76,7 @@ pub fn t(name: &str) -> Recipe {
     Recipe::tensor(name)
 }
 
-pub fn widen(of: Recipe) -> Recipe {
+pub fn convert(of: Recipe) -> Recipe {
     Recipe::Convert(Box::new(of))
 }
 

@@ -10,10 +10,19 @@ use llamac_codegen::{Compiled, JitCode, Options, compile, pack};
 use llamac_formats::program::{
     AttentionWork, DotWork, Entry, GatherWork, GemmWork, KernelArgs, Operand, RowsWork, Tile, Work,
 };
-use llamac_formats::{Access, DType, Extent, PANEL_WIDTH, PanelLayout, Sizes};
+use llamac_formats::{Access, DType, Extent, PANEL_WIDTH, PanelLayout, Sizes, q8};
 use llamac_ir::{Graph, TensorSource};
 use llamac_passes::{FusionSet, Options as PassOptions, layout, pipeline, plan};
 use std::ops::ControlFlow;
+
+/// The routine `QuantizeQ8`, as slowly as it gets.
+extern "C" fn quantize_q8(out: *mut u8, input: *const f32, n: u64) {
+    assert!(n.is_multiple_of(q8::ELEMENTS as u64) && out.addr().is_multiple_of(4));
+    for b in 0..n as usize / q8::ELEMENTS {
+        // SAFETY: kernels pass `n` elements and as many whole blocks.
+        unsafe { q8::encode(&*input.cast::<[f32; q8::ELEMENTS]>().add(b), &mut *out.cast::<[u8; q8::BYTES]>().add(b)) };
+    }
+}
 
 /// Bytes aligned to 64, poisoned with a NaN pattern.
 pub struct Memory {
@@ -168,11 +177,12 @@ impl Step<'_> {
     /// Calls `f` with the kernel's address and arguments.
     fn call(&mut self, kernel: usize, operands: &[Operand], scalars: &[Extent], f: &dyn Fn(*const u8, &KernelArgs)) {
         let buffers: Vec<*mut u8> = operands.iter().map(|&o| self.pointer(o)).collect();
+        let routines = [0, quantize_q8 as *const () as usize];
         let scalars: Vec<u64> = scalars.iter().map(|e| e.value(&self.sizes) as u64).collect();
         let args = KernelArgs {
             buffers: buffers.as_ptr(),
             scalars: scalars.as_ptr(),
-            routines: std::ptr::null(),
+            routines: routines.as_ptr(),
             scratch: self.machine.scratch.pointer(),
         };
         f(self.machine.code.addresses()[kernel], &args);
@@ -202,18 +212,12 @@ impl Step<'_> {
             let layout = PanelLayout { dtype: info.dtype, k: w.k };
             for n in 0..segment.n {
                 let panel = segment.first + n / PANEL_WIDTH * segment.step;
-                let row: Vec<f32> = (0..w.k)
-                    .map(|k| {
-                        let element =
-                            panel * (layout.panel_bytes() / info.dtype.bytes()) + layout.index(n % PANEL_WIDTH, k);
-                        self.element(Operand::Weight(segment.weight), info.dtype, element)
-                    })
-                    .collect();
+                let row = self.weight_row(segment.weight, layout, panel, n % PANEL_WIDTH);
                 for r in 0..m {
                     let sum: f64 = (0..w.k)
                         .map(|k| {
                             let at = self.at(&w.a, &[r, k]);
-                            f64::from(self.f32(w.a.base, at)) * f64::from(row[k])
+                            f64::from(self.element(w.a.base, w.act, at)) * f64::from(row[k])
                         })
                         .sum();
                     result[r * total + first + n] = sum as f32;
@@ -275,14 +279,24 @@ impl Step<'_> {
         }
     }
 
+    fn weight_row(&mut self, weight: usize, layout: PanelLayout, panel: usize, lane: usize) -> Vec<f32> {
+        let mut row = vec![0.0; layout.k];
+        let at = self.machine.compiled.program.weights[weight].offset + panel * layout.panel_bytes();
+        let bytes = &self.machine.weights.bytes()[at..at + layout.panel_bytes()];
+        layout.decode_row(lane, bytes, 0..layout.k, &mut row);
+        row
+    }
+
     fn element(&mut self, operand: Operand, dtype: DType, at: usize) -> f32 {
-        let p = self.pointer(operand).wrapping_add(at * dtype.bytes());
+        let (of, bytes) = dtype.block();
+        let p = self.pointer(operand).wrapping_add(at / of * bytes);
         // SAFETY: as for `f32`.
         unsafe {
             match dtype {
                 DType::F32 => p.cast::<f32>().read_unaligned(),
                 DType::F16 => half::f16::from_bits(p.cast::<u16>().read_unaligned()).to_f32(),
                 DType::BF16 => half::bf16::from_bits(p.cast::<u16>().read_unaligned()).to_f32(),
+                DType::Q8 => q8::decode(&p.cast::<[u8; q8::BYTES]>().read())[at % of],
                 other => panic!("no float: {other}"),
             }
         }
@@ -319,9 +333,7 @@ impl Step<'_> {
         let layout = PanelLayout { dtype: info.dtype, k: info.dims[1] };
         for i in 0..w.count.value(&self.sizes) {
             let row = self.i32(w.ids, i) as usize;
-            for k in 0..layout.k {
-                let panel = row / PANEL_WIDTH * (layout.panel_bytes() / info.dtype.bytes());
-                let v = self.element(Operand::Weight(w.weight), info.dtype, panel + layout.index(row % PANEL_WIDTH, k));
+            for (k, v) in self.weight_row(w.weight, layout, row / PANEL_WIDTH, row % PANEL_WIDTH).into_iter().enumerate() {
                 self.set(w.out, i * layout.k + k, v);
             }
         }

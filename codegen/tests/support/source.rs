@@ -59,6 +59,13 @@ impl Source {
             Recipe::Tensor(name) => {
                 let count: usize = dims.iter().product();
                 let mut bytes = vec![];
+                if let DType::Block(format) = dtype {
+                    let values: Vec<f32> = (0..count).map(|_| numbers.unit()).collect();
+                    bytes.resize(dtype.storage(count).unwrap(), 0);
+                    format.encode(&values, &mut bytes);
+                    self.tensors.insert(name.clone(), (dtype, dims.to_vec(), bytes));
+                    return;
+                }
                 for _ in 0..count {
                     let v = numbers.unit();
                     match dtype {

@@ -20,24 +20,44 @@ pub enum SectionKind {
     Code,
     /// A `tokenizer.json`; absent where the model has none.
     Tokenizer,
+    /// The chat template, Jinja as UTF-8 text; absent where the model has none.
+    ChatTemplate,
+    /// What the compiler decided and why, as JSON for `llamac explain`; not needed to run, and may be absent.
+    Report,
     /// The packed weights.
     Weights,
 }
 
 impl SectionKind {
     /// Every kind, in the order of the file.
-    pub const ALL: [SectionKind; 6] = [
+    pub const ALL: [SectionKind; 8] = [
         SectionKind::Manifest,
         SectionKind::Graph,
         SectionKind::Program,
         SectionKind::Code,
         SectionKind::Tokenizer,
+        SectionKind::ChatTemplate,
+        SectionKind::Report,
         SectionKind::Weights,
     ];
 
-    /// The number in the file.
+    /// The number in the file: not the place, so that a kind can be added without renaming others.
     pub const fn code(self) -> u32 {
-        self as u32 + 1
+        match self {
+            SectionKind::Manifest => 1,
+            SectionKind::Graph => 2,
+            SectionKind::Program => 3,
+            SectionKind::Code => 4,
+            SectionKind::Tokenizer => 5,
+            SectionKind::Weights => 6,
+            SectionKind::ChatTemplate => 7,
+            SectionKind::Report => 8,
+        }
+    }
+
+    /// Whether a file may be without it.
+    pub const fn optional(self) -> bool {
+        matches!(self, SectionKind::Tokenizer | SectionKind::ChatTemplate | SectionKind::Report)
     }
 
     /// The inverse of [`SectionKind::code`].
@@ -45,7 +65,7 @@ impl SectionKind {
         SectionKind::ALL.into_iter().find(|k| k.code() == code)
     }
 
-    /// `manifest`, `graph`, `program`, `code`, `tokenizer`, `weights`.
+    /// `manifest`, `graph`, `program`, `code`, `tokenizer`, `chat template`, `report`, `weights`.
     pub const fn name(self) -> &'static str {
         match self {
             SectionKind::Manifest => "manifest",
@@ -53,6 +73,8 @@ impl SectionKind {
             SectionKind::Program => "program",
             SectionKind::Code => "code",
             SectionKind::Tokenizer => "tokenizer",
+            SectionKind::ChatTemplate => "chat template",
+            SectionKind::Report => "report",
             SectionKind::Weights => "weights",
         }
     }
@@ -187,7 +209,7 @@ impl Header {
             }
         }
         for kind in SectionKind::ALL {
-            if kind != SectionKind::Tokenizer && self.section(kind).is_none() {
+            if !kind.optional() && self.section(kind).is_none() {
                 return wrong(format!("there is no section {kind}"));
             }
         }

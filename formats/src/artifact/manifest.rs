@@ -47,7 +47,7 @@ pub struct TokenizerInfo {
     pub vocab: usize,
 }
 
-/// Bytes that a session needs, at the bounds.
+/// Bytes that a running session needs, at the bounds: pages that no step touches are not resident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// The weight section, mapped from the file.
@@ -58,11 +58,22 @@ pub struct Memory {
     pub arena: usize,
     /// Inputs and outputs.
     pub ports: usize,
+    /// The process itself: its code, heap and stacks, and the opened tokenizer. An estimate.
+    #[serde(default)]
+    pub process: usize,
+}
+
+impl Memory {
+    /// What the process takes beside the session, with a tokenizer of that many bytes: measured, as what a runner has
+    /// resident beyond the parts that are known.
+    pub const fn of_process(tokenizer: usize) -> usize {
+        (10 << 20) + tokenizer.saturating_mul(16)
+    }
 }
 
 impl Memory {
     /// All of it.
     pub fn total(&self) -> usize {
-        [self.weights, self.states, self.arena, self.ports].iter().fold(0, |a, b| a.saturating_add(*b))
+        [self.weights, self.states, self.arena, self.ports, self.process].iter().fold(0, |a, b| a.saturating_add(*b))
     }
 }

@@ -116,6 +116,15 @@ impl BlockFormat {
         }
     }
 
+    /// Where in a block its f16 factors begin: the scale d and, where there is one, the minimum m.
+    pub const fn factors(self) -> &'static [usize] {
+        match self {
+            BlockFormat::Q8_0 | BlockFormat::Q4_0 | BlockFormat::Q5_0 => &[0],
+            BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K => &[0, 2],
+            BlockFormat::Q6K => &[208],
+        }
+    }
+
     /// The name in the text form and on the command line: `q8_0`, `q4_0`, `q4_1`, `q5_0`, `q5_1`, `q4_k`, `q5_k`, `q6_k`.
     pub const fn name(self) -> &'static str {
         match self {

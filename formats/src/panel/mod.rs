@@ -124,6 +124,30 @@ impl PanelLayout {
         }
     }
 
+    /// Reads one row back: the K inputs of output `n` of a panel, as [`PanelLayout::pack_row`] took them.
+    ///
+    /// # Panics
+    /// If `row` or `panel` has the wrong length.
+    pub fn unpack_row(&self, n: usize, panel: &[u8], row: &mut [u8]) {
+        assert_eq!(row.len(), self.row_bytes(), "bytes of a row");
+        assert_eq!(panel.len(), self.panel_bytes(), "bytes of a panel");
+        if let DType::Block(format) = self.dtype {
+            let per_group = blocks::group(format) / format.elements();
+            let mut fields = Fields::default();
+            for (b, block) in row.chunks_exact_mut(format.bytes()).enumerate() {
+                let group = &panel[b / per_group * blocks::group_bytes(format)..][..blocks::group_bytes(format)];
+                blocks::take(format, group, n, b % per_group, &mut fields);
+                format.join(&fields, block);
+            }
+            return;
+        }
+        let e = self.dtype.bytes();
+        for (k, element) in row.chunks_exact_mut(e).enumerate() {
+            let at = self.index(n, k) * e;
+            element.copy_from_slice(&panel[at..at + e]);
+        }
+    }
+
     /// Packs a whole panel: the rows of its outputs, at most sixteen; outputs without a row are zero.
     ///
     /// # Panics

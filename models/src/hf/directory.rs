@@ -1,7 +1,11 @@
 //! A model directory as a whole.
 
+use super::fields::{read_object, shorten};
 use super::{ConfigError, read_config};
+use crate::file;
 use crate::{Checkpoint, Config, WeightsError};
+use serde_json::Value;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A Hugging Face directory whose configuration was read. Weights and tokenizer are opened when they are asked for.
@@ -50,5 +54,45 @@ impl ModelDir {
     pub fn tokenizer(&self) -> Option<PathBuf> {
         let path = self.path.join("tokenizer.json");
         path.symlink_metadata().is_ok().then_some(path)
+    }
+
+    /// The chat template: `chat_template.jinja` if there is one, as transformers has it, else `chat_template` of
+    /// `tokenizer_config.json`, of several the one named `default`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no text or no JSON object, or a template that is none.
+    pub fn chat_template(&self) -> Result<Option<String>, ConfigError> {
+        const MOST: u64 = 1 << 20;
+        let exists = |path: &Path| path.symlink_metadata().is_ok();
+        let path = self.path.join("chat_template.jinja");
+        if exists(&path) {
+            let read = |error| ConfigError::Read { path: path.clone(), expected: "a chat template in Jinja", error };
+            let mut text = String::new();
+            file::open(&path).and_then(|f| f.take(MOST + 1).read_to_string(&mut text)).map_err(read)?;
+            if text.len() as u64 > MOST {
+                return Err(ConfigError::TooLarge { path, limit: MOST });
+            }
+            return Ok(Some(text));
+        }
+        let path = self.path.join("tokenizer_config.json");
+        if !exists(&path) {
+            return Ok(None);
+        }
+        let map = read_object(&path, "a Hugging Face tokenizer_config.json")?;
+        let named_default = |v: &&Value| v.get("name").and_then(Value::as_str) == Some("default");
+        let template = match map.get("chat_template") {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(several)) => several.iter().find(named_default).and_then(|v| v.get("template")),
+            one => one,
+        };
+        match template {
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            other => Err(ConfigError::Invalid {
+                path,
+                key: "chat_template".to_owned(),
+                found: other.map_or_else(|| "a list without a default".to_owned(), shorten),
+                expected: "a text, or a list of named texts with one named default".to_owned(),
+            }),
+        }
     }
 }

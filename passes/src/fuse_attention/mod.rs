@@ -10,7 +10,7 @@ use crate::outline::{self, Group};
 use crate::refusal::Reason;
 use crate::report::Report;
 use llamac_ir::{DType, Dim, DotSpec, Fusion, FusionKind, Graph, Inst, Op, Value};
-use pattern::Matched;
+use pattern::{Matched, Readers};
 
 /// Runs the pass.
 ///
@@ -19,11 +19,12 @@ use pattern::Matched;
 pub fn fuse_attention(graph: &mut Graph, _cx: &mut Context) -> Result<Report, PassError> {
     let mut report = Report::default();
     let mut groups = Vec::new();
+    let readers = Readers::new(graph);
     for inst in graph.order().to_vec() {
         if !is_values_dot(graph, inst) {
             continue;
         }
-        match pattern::find(graph, inst) {
+        match pattern::find(graph, &readers, inst) {
             Ok(found) => groups.push(group(&found)),
             Err(reason) => report.note(format!("{} refused: {}", graph.origin(inst), reason.rule())),
         }
@@ -95,7 +96,7 @@ pub fn attention_parts(fusion: &Fusion) -> Option<AttentionParts> {
     if !is_values_dot(region, region.def(*out)) {
         return None;
     }
-    let found = pattern::find(region, region.def(*out)).ok()?;
+    let found = pattern::find(region, &Readers::new(region), region.def(*out)).ok()?;
     let param = |v: Value| match region.def_op(v) {
         Op::Param { index } => Some(*index),
         _ => None,

@@ -14,7 +14,7 @@
 use crate::fuse_attention::{scores_spec, values_spec};
 use crate::refusal::Reason;
 use llamac_ir::{BinaryOp, CompareOp, ConstKind, DType, Graph, Inst, Op, ReduceOp, Scalar, UnaryOp, Value};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// An attention in a graph.
 #[derive(Clone, Debug)]
@@ -39,12 +39,31 @@ pub struct Matched {
 
 type Found<T> = Result<T, Reason>;
 
-/// Matches backwards from `out`, a dot over an indexed state.
+/// What is known of a whole graph, so that no match has to walk it.
+#[derive(Clone, Debug)]
+pub struct Readers {
+    users: HashMap<Value, Vec<Inst>>,
+    positions: HashMap<Inst, usize>,
+    outputs: HashSet<Value>,
+}
+
+impl Readers {
+    /// Reads a graph, which must not change while this is used.
+    pub fn new(graph: &Graph) -> Readers {
+        Readers {
+            users: graph.uses(),
+            positions: graph.order().iter().enumerate().map(|(at, &inst)| (inst, at)).collect(),
+            outputs: graph.outputs().iter().map(|&(_, v)| v).collect(),
+        }
+    }
+}
+
+/// Matches backwards from `out`, a dot over an indexed state. Work grows with the attention, not with the graph.
 ///
 /// # Errors
 /// What keeps it from being attention, or from being one kernel.
-pub fn find(graph: &Graph, out: Inst) -> Found<Matched> {
-    let m = Matcher { graph };
+pub fn find(graph: &Graph, readers: &Readers, out: Inst) -> Found<Matched> {
+    let m = Matcher { graph, readers };
     let no = Reason::NotAttention;
     let (p, values) = m.dot(graph.result(out), &values_spec()).ok_or(no)?;
     let (p, p_act) = m.unrounded(p);
@@ -75,6 +94,7 @@ pub fn find(graph: &Graph, out: Inst) -> Found<Matched> {
 
 struct Matcher<'a> {
     graph: &'a Graph,
+    readers: &'a Readers,
 }
 
 impl Matcher<'_> {
@@ -223,20 +243,21 @@ impl Matcher<'_> {
             }
         }
         let arithmetic = |inst: &Inst| !graph.op(*inst).is_view();
-        for &inst in graph.order() {
-            let uses_inner = graph.operands(inst).iter().any(|v| {
-                let def = graph.def(*v);
-                let view_of_leaves = graph.op(def).is_view() && !depends(graph, def, &inside);
-                def != out && inside.contains(&def) && !view_of_leaves
-            });
-            if uses_inner && !inside.contains(&inst) {
-                return Err(Reason::MultipleUses);
-            }
+        let inner = || inside.iter().filter(|&&i| i != out);
+        let used_outside = |inst: &Inst| {
+            let mut users = graph.results(*inst).iter().filter_map(|v| self.readers.users.get(v)).flatten();
+            let view_of_leaves = || graph.op(*inst).is_view() && !depends(graph, *inst, &inside);
+            users.any(|user| !inside.contains(user)) && !view_of_leaves()
+        };
+        if inner().any(used_outside) {
+            return Err(Reason::MultipleUses);
         }
-        if graph.outputs().iter().any(|&(_, v)| graph.def(v) != out && inside.contains(&graph.def(v))) {
+        if inner().any(|&i| graph.results(i).iter().any(|v| self.readers.outputs.contains(v))) {
             return Err(Reason::OutputOfGraph);
         }
-        Ok(graph.order().iter().copied().filter(|i| inside.contains(i) && arithmetic(i)).collect())
+        let mut members: Vec<Inst> = inside.iter().copied().filter(arithmetic).collect();
+        members.sort_by_key(|i| self.readers.positions.get(i));
+        Ok(members)
     }
 }
 

@@ -29,9 +29,7 @@ pub fn run(graph: &mut Graph, report: &mut LayoutReport) {
             split_segments(graph, inst);
         }
     }
-    for &weight in &packed {
-        set_panels(graph, weight);
-    }
+    set_panels(graph, &packed);
     join(graph, report);
     report.panels = graph.order().iter().filter(|&&i| is_packed(graph, i)).count();
 }
@@ -158,20 +156,29 @@ pub fn epilogue_dot(fusion: &Fusion) -> Option<EpilogueDot> {
     Some(EpilogueDot { inst, lhs, weights: params.collect::<Option<_>>()? })
 }
 
-fn param_value(region: &Graph, param: usize) -> Option<Value> {
-    let inst = region.order().iter().find(|&&i| matches!(region.op(i), Op::Param { index } if *index == param));
-    inst.map(|&i| region.result(i))
-}
-
-/// Puts a weight in panels, and the params of the regions that it goes into.
-fn set_panels(graph: &mut Graph, weight: Value) {
-    let ty = Type { layout: Layout::Panels, ..graph.ty(weight).clone() };
-    graph.set_ty(weight, ty.clone());
+/// Puts weights in panels, and the params of the regions that they go into: one walk for all of them.
+fn set_panels(graph: &mut Graph, packed: &HashSet<Value>) {
+    for &weight in packed {
+        let ty = Type { layout: Layout::Panels, ..graph.ty(weight).clone() };
+        graph.set_ty(weight, ty);
+    }
     for inst in graph.order().to_vec() {
-        let at: Vec<usize> = (0..graph.operands(inst).len()).filter(|&i| graph.operands(inst)[i] == weight).collect();
+        let given: HashMap<usize, Type> = graph
+            .operands(inst)
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| packed.contains(v))
+            .map(|(param, &v)| (param, graph.ty(v).clone()))
+            .collect();
+        if given.is_empty() {
+            continue;
+        }
         if let Op::Fusion(f) = graph.op_mut(inst) {
-            for param in at {
-                if let Some(value) = param_value(&f.region, param) {
+            for inner in f.region.order().to_vec() {
+                if let Op::Param { index } = f.region.op(inner)
+                    && let Some(ty) = given.get(index)
+                {
+                    let value = f.region.result(inner);
                     f.region.set_ty(value, ty.clone());
                 }
             }
@@ -182,6 +189,8 @@ fn set_panels(graph: &mut Graph, weight: Value) {
 /// Joins right sides of one dot into one weight.
 fn join(graph: &mut Graph, report: &mut LayoutReport) {
     let uses = graph.uses();
+    // Joined weights stand before their first parts; all are put there at once.
+    let mut before: HashMap<Inst, Vec<Inst>> = HashMap::new();
     for inst in graph.order().to_vec() {
         let (weights, interleave) = match graph.op(inst) {
             Op::Dot(_) => (graph.operands(inst)[1..].to_vec(), false),
@@ -212,10 +221,18 @@ fn join(graph: &mut Graph, report: &mut LayoutReport) {
             continue;
         }
         for run in runs.into_iter().filter(|r| r.len() > 1) {
-            let joined = join_run(graph, inst, &run, interleave);
-            report.joined.push(joined);
+            let (joined, recipe) = join_run(graph, inst, &run, interleave);
+            before.entry(graph.def(run[0])).or_default().push(joined);
+            report.joined.push(recipe);
         }
     }
+    let joined: HashSet<Inst> = before.values().flatten().copied().collect();
+    let mut order = Vec::with_capacity(graph.order().len());
+    for &inst in graph.order().iter().filter(|i| !joined.contains(i)) {
+        order.extend(before.get(&inst).into_iter().flatten());
+        order.push(inst);
+    }
+    graph.set_order(order);
     let dead: HashSet<Inst> = {
         let uses = graph.uses();
         let unused = |i: &Inst| {
@@ -249,8 +266,8 @@ pub fn is_paired(region: &Graph, dot: Inst) -> bool {
         && region.outputs().iter().all(|&(_, v)| v != sum && region.ty(v).dims.last() == Some(&Dim::Const(n)))
 }
 
-/// Makes one weight of several consecutive right sides, and returns its recipe.
-fn join_run(graph: &mut Graph, inst: Inst, run: &[Value], interleave: bool) -> String {
+/// Makes one weight of several consecutive right sides, last in program order for now; returns it with its recipe.
+fn join_run(graph: &mut Graph, inst: Inst, run: &[Value], interleave: bool) -> (Inst, String) {
     let recipes = run.iter().filter_map(|&v| match graph.def_op(v) {
         Op::Weight(recipe) => Some(recipe.clone()),
         _ => None,
@@ -269,8 +286,8 @@ fn join_run(graph: &mut Graph, inst: Inst, run: &[Value], interleave: bool) -> S
     let rows = run.iter().map(|&v| rows_of(graph, v)).sum::<usize>();
     let ty = Type { dims: vec![Dim::Const(rows), first.dims[1]], ..first };
     let origin = graph.origin(inst).to_string();
-    let joined = graph.insert_before(graph.def(run[0]), Op::Weight(recipe), vec![], vec![ty.clone()], origin);
-    let joined = graph.result(joined);
+    let made = graph.append(Op::Weight(recipe), vec![], vec![ty.clone()], origin);
+    let joined = graph.result(made);
     let old = graph.operands(inst).to_vec();
     // The first part's place goes to the joined weight, the others close up.
     let kept: Vec<usize> = (0..old.len()).filter(|&i| !run[1..].contains(&old[i])).collect();
@@ -281,7 +298,7 @@ fn join_run(graph: &mut Graph, inst: Inst, run: &[Value], interleave: bool) -> S
         let renumber: HashMap<usize, usize> = kept.iter().enumerate().map(|(to, &from)| (from, to)).collect();
         drop_params(&mut f.region, first, &ty, &renumber);
     }
-    text
+    (made, text)
 }
 
 /// Gives a region's param `first` the joined type, and removes params that have no new number.

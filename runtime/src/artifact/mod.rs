@@ -66,6 +66,8 @@ pub struct Program {
     graph: Region,
     tokenizer_bytes: Option<Region>,
     tokenizer: OnceLock<Tokenizer>,
+    chat_template: Option<Region>,
+    report: Option<Region>,
     executable: Arc<Executable>,
     code_bytes: Region,
 }
@@ -100,6 +102,7 @@ impl Program {
         let (manifest, graph) = (needed(SectionKind::Manifest)?, needed(SectionKind::Graph)?);
         let (program, code) = (needed(SectionKind::Program)?, needed(SectionKind::Code)?);
         let (tokenizer, weights) = (map(SectionKind::Tokenizer)?, needed(SectionKind::Weights)?);
+        let (chat_template, report) = (map(SectionKind::ChatTemplate)?, map(SectionKind::Report)?);
         for section in &header.sections {
             let region = match section.kind {
                 SectionKind::Manifest => &manifest,
@@ -108,10 +111,17 @@ impl Program {
                 SectionKind::Code => &code,
                 SectionKind::Weights if options.verify_weights => &weights,
                 SectionKind::Weights => continue,
-                SectionKind::Tokenizer => match &tokenizer {
-                    Some(region) => region,
-                    None => continue,
-                },
+                SectionKind::Tokenizer | SectionKind::ChatTemplate | SectionKind::Report => {
+                    let optional = match section.kind {
+                        SectionKind::Tokenizer => &tokenizer,
+                        SectionKind::ChatTemplate => &chat_template,
+                        _ => &report,
+                    };
+                    match optional {
+                        Some(region) => region,
+                        None => continue,
+                    }
+                }
             };
             if checksum(region.as_slice()) != section.checksum {
                 return Err(ArtifactError::Checksum { path: path.into(), section: section.kind });
@@ -124,6 +134,9 @@ impl Program {
         let program: program::Program =
             serde_json::from_slice(program.as_slice()).map_err(|e| contents(SectionKind::Program)(e.to_string()))?;
         str::from_utf8(graph.as_slice()).map_err(|e| contents(SectionKind::Graph)(e.to_string()))?;
+        if let Some(template) = &chat_template {
+            str::from_utf8(template.as_slice()).map_err(|e| contents(SectionKind::ChatTemplate)(e.to_string()))?;
+        }
         code::check(&program.kernels, code.len()).map_err(contents(SectionKind::Code))?;
         let mapped = MappedCode::new(code.as_slice(), &program.kernels)?;
         let executable = Executable::new(program, Arc::new(mapped), Arc::new(weights))
@@ -135,6 +148,8 @@ impl Program {
             graph,
             tokenizer_bytes: tokenizer,
             tokenizer: OnceLock::new(),
+            chat_template,
+            report,
             executable: Arc::new(executable),
             code_bytes: code,
         })
@@ -204,6 +219,17 @@ impl Program {
     /// The token that begins one.
     pub fn bos(&self) -> Option<u32> {
         self.manifest.bos
+    }
+
+    /// The model's chat template, if it has one: Jinja, as `tokenizer_config.json` or `chat_template.jinja` had it.
+    pub fn chat_template(&self) -> Option<&str> {
+        // Checked when it was opened, as the graph was.
+        self.chat_template.as_ref().map(|t| str::from_utf8(t.as_slice()).unwrap_or_default())
+    }
+
+    /// What the compiler said of its decisions, as JSON that only it reads; nothing of it is needed to run.
+    pub fn report(&self) -> Option<&[u8]> {
+        self.report.as_ref().map(Region::as_slice)
     }
 
     /// Whether it carries a tokenizer.

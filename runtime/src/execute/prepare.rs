@@ -35,11 +35,17 @@ impl Bases {
 
     /// `access` with the axes at the end of the view's; the others have stride 0.
     fn view<const AXES: usize>(&self, access: &Access<Operand>, sizes: &Sizes) -> View<AXES> {
+        self.view_of(DType::F32, access, sizes)
+    }
+
+    /// As [`Bases::view`], of elements of some type.
+    fn view_of<const AXES: usize>(&self, dtype: DType, access: &Access<Operand>, sizes: &Sizes) -> View<AXES> {
         let pad = AXES - access.strides.len();
         let strides = |given: &[Extent]| -> [usize; AXES] {
             std::array::from_fn(|d| if d < pad { 0 } else { given[d - pad].value(sizes) })
         };
-        let base = self.address(access.base).cast::<f32>().wrapping_add(access.offset.value(sizes));
+        let (elements, bytes) = dtype.block();
+        let base = self.address(access.base).wrapping_add(access.offset.value(sizes) / elements * bytes).cast();
         let indirects: [Option<Fetch<AXES>>; MAX_INDIRECTS] = std::array::from_fn(|n| {
             access.indirects.get(n).map(|indirect| Fetch {
                 index: self.address(indirect.index).cast::<i32>().wrapping_add(indirect.offset.value(sizes)),
@@ -74,6 +80,7 @@ impl Arguments {
 
 /// A GEMM; `gemm::GemmArgs` but for what only the calling thread knows.
 pub(super) struct Gemm {
+    pub(super) act: DType,
     pub(super) a: View<2>,
     pub(super) m: usize,
     pub(super) k: usize,
@@ -210,7 +217,8 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
             grain: work.grain,
         },
         Work::Gemm(work) => Task::Gemm(Gemm {
-            a: bases.view(&work.a, &none),
+            act: work.act,
+            a: bases.view_of(work.act, &work.a, &none),
             m: 0,
             k: work.k,
             segments: work
@@ -276,7 +284,7 @@ fn resolve(task: &mut Task, work: &Work, bases: &Bases, sizes: &Sizes) {
             *count = work.count.value(sizes);
         }
         (Task::Gemm(gemm), Work::Gemm(work)) => {
-            gemm.a = bases.view(&work.a, sizes);
+            gemm.a = bases.view_of(work.act, &work.a, sizes);
             gemm.m = work.m.value(sizes);
             if let (Some((_, _, arguments)), Some(epilogue)) = (&mut gemm.epilogue, &work.epilogue) {
                 arguments.resolve(&epilogue.scalars, sizes);
@@ -312,7 +320,9 @@ fn works(program: &Program) -> impl Iterator<Item = (&Entry, &Work)> {
 /// f32 elements of private scratch that the routines of the program need.
 pub(crate) fn routine_scratch(program: &Program) -> usize {
     let need = works(program).map(|(entry, work)| match work {
-        Work::Gemm(work) => gemm::thread_scratch(work.m.value(&entry.bounds.sizes()), work.segments.len()),
+        Work::Gemm(work) => {
+            gemm::thread_scratch(work.act, work.m.value(&entry.bounds.sizes()), work.k, work.segments.len())
+        }
         Work::Attention(work) => attention::thread_scratch(work.head_dim),
         Work::Rows(_) | Work::Dot(_) | Work::Gather(_) => 0,
     });

@@ -156,8 +156,16 @@ unsafe fn perform(worker: &Worker, run: &Run, task: &Task, own: *mut u8, routine
                 }
                 None => Output::Rows { out: g.out, stride: g.stride },
             };
-            let work =
-                GemmArgs { tier: run.tier, a: g.a, m: g.m, k: g.k, segments: &g.segments, output, packed: g.packed };
+            let work = GemmArgs {
+                tier: run.tier,
+                act: g.act,
+                a: g.a,
+                m: g.m,
+                k: g.k,
+                segments: &g.segments,
+                output,
+                packed: g.packed,
+            };
             // SAFETY: operands were checked at the bounds and do not overlap; `args` outlives the call.
             unsafe { gemm(worker, &work, routine) }
         }

@@ -1,8 +1,9 @@
 //! Many rows: panels are widened once, to f32 that stays in the caches, and meet tiles of packed rows there.
 
+use super::blocks::{UnpackBlocks, with_format};
 use super::pack::RowBlocks;
 use super::registers::{Sums, add_products, load, store, zero};
-use super::weights::{BF16, F16, Unpack, offset_of_input};
+use super::weights::{BF16, F16, Unpack, bytes_of_input, offset_of_input};
 use super::{Columns, GemmArgs, Segment, segment_stride};
 use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
@@ -13,7 +14,7 @@ use std::marker::PhantomData;
 /// The most rows of a register tile.
 const MAX_ROWS: usize = 14;
 
-/// Inputs of a block: two panels of them (32 KiB) fit the first-level cache.
+/// Inputs of a block, whole groups of every format: two panels of them (32 KiB) fit the first-level cache.
 const DEPTH: usize = 256;
 
 /// The most rows of a task, but for the last block's: their sums stay in the second-level cache, with the packed rows of
@@ -174,8 +175,7 @@ impl Task<'_> {
                         next: self.next_rows(block, k).unwrap_or((a.cast(), 0)),
                         later: if block - self.first < width && k + depth < args.k {
                             let (at, _) = args.panel(segment, self.columns.begin + panel + block - self.first);
-                            let input = offset_of_input(segment.dtype, 1);
-                            (at.add((k + depth) * input), input)
+                            (at.add(offset_of_input(segment.dtype, k + depth)), bytes_of_input(segment.dtype))
                         } else {
                             (a.cast(), 0)
                         },
@@ -208,7 +208,10 @@ unsafe fn widen(tier: Tier, dtype: DType, panel: *const u8, k: usize, depth: usi
             DType::F32 => return from.cast(),
             DType::F16 => tier.dispatch(Unpack::<F16> { weights: PhantomData, from, k: depth, to: room }),
             DType::BF16 => tier.dispatch(Unpack::<BF16> { weights: PhantomData, from, k: depth, to: room }),
-            DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => unreachable!("{dtype} has no packed layout"),
+            DType::Block(format) => with_format!(format, B => {
+                tier.dispatch(UnpackBlocks::<B> { format: PhantomData, from, k: depth, to: room })
+            }),
+            DType::I32 | DType::Bool | DType::Q8 => unreachable!("{dtype} has no packed layout"),
         }
         room
     }

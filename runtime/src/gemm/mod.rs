@@ -1,9 +1,14 @@
-//! Activations times a packed weight: `out[m, n] = Σ_k a[m, k] · w[n, k]`, f32 activations and accumulation.
+//! Activations times a packed weight: `out[m, n] = Σ_k a[m, k] · w[n, k]`, accumulated in f32.
 //!
-//! Every result is one chain of multiplications and additions in the order of the inputs, whichever kernel computes it.
+//! Two families of kernels: f32 products (`stream` for few rows, `block` for many), for which all activations and weights
+//! widen exactly, and products of bytes (`bytes`), where activations in `q8` meet weights in block formats. Every result is one chain of
+//! multiplications and additions in the order of the inputs, or of their blocks, whichever kernel of the family computes it.
 //! So it depends neither on the number of threads nor on how many rows the step has.
 
 mod block;
+pub(crate) mod blocks;
+mod bytes;
+mod dequantise;
 mod pack;
 mod registers;
 mod stream;
@@ -25,7 +30,7 @@ pub type EpilogueFn = unsafe extern "C" fn(*const KernelArgs, *const Tile);
 pub struct Segment {
     /// The packed weight's first byte.
     pub panels: *const u8,
-    /// Its element type: f32, f16 or bf16.
+    /// Its element type: f32, f16, bf16 or a block format.
     pub dtype: DType,
     /// The segment's first panel.
     pub first: usize,
@@ -61,7 +66,10 @@ pub enum Output {
 pub struct GemmArgs<'a> {
     /// The instruction set.
     pub tier: Tier,
-    /// Activations, axes (m, k); the stride of k is 1 and no fetched index depends on k.
+    /// Element type of the activations: f32, bf16 or q8.
+    pub act: DType,
+    /// Activations, axes (m, k); the stride of k is 1 and no fetched index depends on k. Whatever the type, the base is the
+    /// address of the first element and strides count elements; those of q8 are whole blocks.
     pub a: View<2>,
     /// Rows.
     pub m: usize,
@@ -71,7 +79,7 @@ pub struct GemmArgs<'a> {
     pub segments: &'a [Segment],
     /// Where they go.
     pub output: Output,
-    /// Room for `m × k` packed activations, shared by the workers; unused for one row.
+    /// Room for `m × k` packed activations, shared by the workers; unused for one row and where bytes are multiplied.
     pub packed: *mut f32,
 }
 
@@ -82,13 +90,19 @@ const STREAM_PASSES: usize = 3;
 /// f32 elements of a cache line, at which the scratch begins: vectors across two lines are loaded twice.
 const ALIGN: usize = 16;
 
-/// f32 elements of private scratch that a thread needs for [`gemm`] with at most `m` rows and this many segments.
-pub fn thread_scratch(m: usize, segments: usize) -> usize {
+/// f32 elements of private scratch that a thread needs for [`gemm`] with at most `m` rows of `k` inputs and this many segments
+/// in a tile.
+pub fn thread_scratch(act: DType, m: usize, k: usize, segments: usize) -> usize {
     let segments = segments.max(1);
     // The tier with the shortest passes is the first to need the buffer.
     let stream_rows = STREAM_PASSES * stream::rows_of(Tier::Portable);
     let block = if m > stream_rows { block::thread_scratch(m, segments) } else { 0 };
-    ALIGN + block.max(stream::thread_scratch(segments))
+    ALIGN + row_scratch(act, k) + block.max(stream::thread_scratch(segments)).max(bytes::thread_scratch(segments))
+}
+
+/// f32 elements of private scratch for one widened row: a step of one row has no room of its own for it.
+fn row_scratch(act: DType, k: usize) -> usize {
+    if act == DType::F32 { 0 } else { k.next_multiple_of(ALIGN) }
 }
 
 /// A rectangle of columns: the same panels of one or more segments.
@@ -141,6 +155,22 @@ impl<'a> GemmArgs<'a> {
         unreachable!("a task beyond the last column")
     }
 
+    /// Address of a row's first element.
+    ///
+    /// # Safety
+    /// The row must exist.
+    #[inline]
+    unsafe fn row(&self, row: usize) -> *const u8 {
+        let (elements, bytes) = self.act.block();
+        // SAFETY: the caller vouches for the row.
+        unsafe { self.a.base.cast_const().cast::<u8>().add(self.a.offset([row, 0]) / elements * bytes) }
+    }
+
+    /// Whether bytes are multiplied. What is in the segments decides for all of them.
+    fn in_bytes(&self) -> bool {
+        self.act == DType::Q8 && self.segments.iter().all(|s| matches!(s.dtype, DType::Block(_)))
+    }
+
     /// Address of a panel, and bytes from it to the next of its segment.
     ///
     /// # Safety
@@ -174,7 +204,7 @@ impl<'a> GemmArgs<'a> {
     }
 }
 
-/// Computes one GEMM together with the other workers of a run. The workers meet inside where `m > 1`;
+/// Computes one GEMM together with the other workers of a run. The workers may meet inside where `m > 1`;
 /// the results are complete after the next barrier.
 ///
 /// # Safety
@@ -187,20 +217,32 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
     if args.m == 0 || args.segments.is_empty() {
         return;
     }
-    assert!(scratch.len() >= thread_scratch(args.m, args.tile_segments()), "the scratch is too small for the step");
+    assert!(
+        scratch.len() >= thread_scratch(args.act, args.m, args.k, args.tile_segments()),
+        "the scratch is too small for the step"
+    );
+    let scratch = scratch.as_mut_ptr().wrapping_add(scratch.as_ptr().align_offset(4 * ALIGN));
+    if args.in_bytes() {
+        // SAFETY: the caller vouches for the operands.
+        return unsafe { bytes::run(worker, args, scratch) };
+    }
     // Without inputs there is no block to widen, and the sums are 0.
     let few = args.m <= STREAM_PASSES * stream::rows_of(args.tier) || args.k == 0;
     let most = if few { stream::rows_of(args.tier) } else { block::rows_of(args.tier) };
     let blocks = RowBlocks::new(args.m, most);
-    let scratch = scratch.as_mut_ptr().wrapping_add(scratch.as_ptr().align_offset(4 * ALIGN));
-    // SAFETY: the caller vouches for the operands.
+    // SAFETY: the caller vouches for the operands; the scratch begins with room for a row.
     unsafe {
-        let mut a = args.a.at([0, 0]).cast_const();
-        if args.m > 1 {
-            pack::pack(worker, &args.a, args.k, blocks, args.packed);
+        let a = if args.m > 1 {
+            pack::pack(worker, args, blocks);
             worker.barrier();
-            a = args.packed;
-        }
+            args.packed.cast_const()
+        } else if args.act == DType::F32 {
+            args.row(0).cast()
+        } else {
+            pack::widen(args.act, args.row(0), 0, std::slice::from_raw_parts_mut(scratch, args.k));
+            scratch.cast_const()
+        };
+        let scratch = scratch.add(row_scratch(args.act, args.k));
         if few {
             stream::few_rows(worker, args, a, blocks, scratch);
         } else {

@@ -1,5 +1,6 @@
 //! Few rows: the weights are read once, straight from memory, and widened in registers.
 
+use super::dequantise::dequantise;
 use super::pack::RowBlocks;
 use super::registers::{Sums, add_products, store, zero};
 use super::weights::{BF16, F16, F32, Weights};
@@ -20,7 +21,7 @@ const MAX_PANELS: usize = 4;
 const TASK_PANELS: usize = 16;
 
 /// How far ahead the weights are asked for, bytes: past the end of a 4 KiB page, where the hardware's prefetchers stop.
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
 
 /// f32 elements of scratch for the tile of one pass with this many segments.
 pub(super) fn thread_scratch(segments: usize) -> usize {
@@ -93,19 +94,19 @@ pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, b
 
 /// The operands of a pass.
 #[derive(Clone, Copy)]
-struct Pass {
+pub(super) struct Pass {
     /// Activations, `[k][rows]`.
-    a: *const f32,
+    pub(super) a: *const f32,
     /// Inputs.
-    k: usize,
+    pub(super) k: usize,
     /// The first panel.
-    panels: *const u8,
+    pub(super) panels: *const u8,
     /// Bytes from panel to panel.
-    panel_step: usize,
+    pub(super) panel_step: usize,
     /// Results, `[rows][16·panels]`.
-    out: *mut f32,
+    pub(super) out: *mut f32,
     /// Elements from row to row of the results.
-    row_stride: usize,
+    pub(super) row_stride: usize,
 }
 
 /// One pass: `ROWS` rows times `PANELS` panels, every product added in the order of the inputs.
@@ -213,7 +214,8 @@ unsafe fn stream(tier: Tier, dtype: DType, rows: usize, panels: usize, pass: Pas
             DType::F32 => stream_of::<F32>(tier, rows, panels, pass),
             DType::F16 => stream_of::<F16>(tier, rows, panels, pass),
             DType::BF16 => stream_of::<BF16>(tier, rows, panels, pass),
-            DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => unreachable!("{dtype} has no packed layout"),
+            DType::Block(format) => dequantise(tier, format, rows, panels, pass),
+            DType::I32 | DType::Bool | DType::Q8 => unreachable!("{dtype} has no packed layout"),
         }
     }
 }

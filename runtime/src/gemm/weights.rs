@@ -1,6 +1,7 @@
 //! How each element type lies in a panel of sixteen outputs, and how its vectors become f32.
 
 use crate::tiers::{Kernel, Simd};
+use llamac_formats::panel::blocks::{group, group_bytes};
 use llamac_formats::{DType, PANEL_WIDTH, PanelLayout};
 
 /// An element type of packed weights.
@@ -86,10 +87,22 @@ pub(crate) fn panel_bytes(dtype: DType, k: usize) -> usize {
     PanelLayout { dtype, k }.panel_bytes()
 }
 
-/// Byte offset, within a panel, of input `k` (even).
+/// Byte offset, within a panel, of input `k` (even, and the first of a group of a block format).
 #[inline(always)]
 pub(crate) const fn offset_of_input(dtype: DType, k: usize) -> usize {
-    k * PANEL_WIDTH * dtype.bytes()
+    match dtype {
+        DType::Block(format) => k / group(format) * group_bytes(format),
+        _ => k * PANEL_WIDTH * dtype.bytes(),
+    }
+}
+
+/// Bytes of one input of a panel, about.
+#[inline(always)]
+pub(crate) const fn bytes_of_input(dtype: DType) -> usize {
+    match dtype {
+        DType::Block(format) => group_bytes(format).div_ceil(group(format)),
+        _ => PANEL_WIDTH * dtype.bytes(),
+    }
 }
 
 /// Widens inputs of one panel to f32 `[k][16]`.

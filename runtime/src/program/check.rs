@@ -88,7 +88,7 @@ fn weight(info: &WeightInfo, available: usize) -> Result<(), Fault> {
     if end > available {
         return Err(Fault::TooLarge { what: "the weight section".to_owned(), needed: end, available });
     }
-    let dense = product(info.dims.iter().copied()).and_then(|n| bytes(n, info.dtype)).ok_or_else(size)?;
+    let dense = info.dtype.storage_of(&info.dims).filter(|b| isize::try_from(*b).is_ok()).ok_or_else(size)?;
     let expected = match (info.panels, &info.dims[..]) {
         (false, _) => dense,
         (true, [n, k]) if info.dtype.is_float() => {
@@ -97,11 +97,17 @@ fn weight(info: &WeightInfo, available: usize) -> Result<(), Fault> {
             padded.and_then(|p| bytes(p, info.dtype)).ok_or_else(size)?;
             PanelLayout { dtype: info.dtype, k: *k }.matrix_bytes(*n)
         }
+        (true, [n, k]) if matches!(info.dtype, DType::Block(_)) && k.is_multiple_of(info.dtype.block().0) => {
+            // Padding is at most fifteen outputs, one block and a header: less than four bytes an element.
+            let padded = n.checked_next_multiple_of(16).and_then(|n| product([n, k.checked_next_multiple_of(256)?]));
+            padded.and_then(|p| bytes(p, DType::F32)).ok_or_else(size)?;
+            PanelLayout { dtype: info.dtype, k: *k }.matrix_bytes(*n)
+        }
         (true, dims) => {
             return Err(Fault::Mismatch {
                 what: "the shape of a weight in panels".to_owned(),
                 found: format!("{} {dims:?}", info.dtype),
-                expected: "two dimensions of f32, f16 or bf16".to_owned(),
+                expected: "two dimensions of f32, f16, bf16 or whole blocks".to_owned(),
             });
         }
     };

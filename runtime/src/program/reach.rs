@@ -149,33 +149,34 @@ impl Ground<'_> {
         }
     }
 
-    /// Elements `first..=last` of an f32 operand; refused where they do not lie within it.
-    fn elements(&self, what: &str, operand: Operand, first: usize, last: usize) -> Result<Reach, Fault> {
+    /// Elements `first..=last` of an operand of this type, in whole blocks; refused where they do not lie within it.
+    fn elements(&self, what: &str, operand: Operand, dtype: DType, first: usize, last: usize) -> Result<Reach, Fault> {
         let space = self.space(what, operand)?;
-        if let Some(found) = space.dtype.filter(|d| *d != DType::F32) {
-            return Err(Fault::WrongType { what: what.to_owned(), found, expected: DType::F32 });
+        if let Some(found) = space.dtype.filter(|d| *d != dtype) {
+            return Err(Fault::WrongType { what: what.to_owned(), found, expected: dtype });
         }
         if let Operand::Weight(weight) = operand
             && self.program.weights[weight].panels
         {
             let expected = "a row-major weight";
-            return Err(Fault::WrongLayout { weight, dtype: DType::F32, panels: true, expected });
+            return Err(Fault::WrongLayout { weight, dtype, panels: true, expected });
         }
         if !space.start.is_multiple_of(4) {
             return Err(Fault::Misaligned { what: what.to_owned(), offset: space.start, align: 4 });
         }
-        let at = |element: usize| element.checked_mul(4).and_then(|b| b.checked_add(space.start));
+        let block = dtype.block().0;
+        let at = |elements: usize| dtype.storage(elements).and_then(|b| b.checked_add(space.start));
         let end = last.checked_add(1).and_then(at).ok_or_else(|| overflow(what))?;
         if end > space.end {
             return Err(Fault::TooLarge { what: what.to_owned(), needed: end, available: space.end });
         }
-        Ok(Reach { base: space.base, bytes: at(first).ok_or_else(|| overflow(what))?..end })
+        Ok(Reach { base: space.base, bytes: at(first / block * block).ok_or_else(|| overflow(what))?..end })
     }
 
     /// A dense f32 operand of so many elements.
     pub(super) fn dense(&self, what: &str, operand: Operand, elements: usize) -> Result<Reach, Fault> {
         match elements.checked_sub(1) {
-            Some(last) => self.elements(what, operand, 0, last),
+            Some(last) => self.elements(what, operand, DType::F32, 0, last),
             None => {
                 let space = self.space(what, operand)?;
                 Ok(Reach { base: space.base, bytes: space.start..space.start })
@@ -207,6 +208,27 @@ impl Ground<'_> {
 
     /// An f32 view with axes of these sizes (at the bounds); at most `MAX_INDIRECTS` fetched indices.
     pub(super) fn access(&self, what: &str, access: &Access<Operand>, dims: &[usize]) -> Result<Reach, Fault> {
+        self.access_of(what, DType::F32, access, dims)
+    }
+
+    /// As [`Ground::access`], of elements of some type. Where they stand in blocks, every row must begin with a block.
+    pub(super) fn access_of(
+        &self,
+        what: &str,
+        dtype: DType,
+        access: &Access<Operand>,
+        dims: &[usize],
+    ) -> Result<Reach, Fault> {
+        let (block, _) = dtype.block();
+        let rows =
+            access.strides.iter().take(dims.len().saturating_sub(1)).chain(access.indirects.iter().map(|i| &i.stride));
+        if let Some(found) = rows.chain([&access.offset]).find(|e| e.factor % block as u64 != 0) {
+            return Err(Fault::Mismatch {
+                what: format!("a stride or the offset of {what}"),
+                found: found.to_string(),
+                expected: format!("whole blocks of {block}"),
+            });
+        }
         let rank = |found: usize, of: &str| {
             let what = format!("the number of {of} of {what}");
             Fault::Mismatch { what, found: found.to_string(), expected: dims.len().to_string() }
@@ -250,7 +272,7 @@ impl Ground<'_> {
         }
         // The first element is the least one could touch at smaller sizes only if the offset is a constant.
         let first = if access.offset.as_constant().is_some() { first } else { 0 };
-        self.elements(what, access.base, first, end)
+        self.elements(what, access.base, dtype, first, end)
     }
 }
 

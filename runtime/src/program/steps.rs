@@ -107,7 +107,16 @@ impl Ground<'_> {
             self.segment(i, segment, work.k)?;
             n = n.checked_add(segment.n).ok_or_else(|| overflow("N"))?;
         }
-        let a = self.access("the activations", &work.a, &[m, work.k])?;
+        if !work.act.is_activation() {
+            let what = "the activations".to_owned();
+            return Err(Fault::WrongType { what, found: work.act, expected: DType::F32 });
+        }
+        let (block, _) = work.act.block();
+        if !work.k.is_multiple_of(block) {
+            let expected = format!("whole blocks of {block}");
+            return Err(Fault::Mismatch { what: "K".to_owned(), found: work.k.to_string(), expected });
+        }
+        let a = self.access_of("the activations", work.act, &work.a, &[m, work.k])?;
         expect_unit("the stride of k", work.a.strides[1], work.k)?;
         for indirect in &work.a.indirects {
             expect_extent("the stride of k in an index", indirect.strides[1], Extent::ZERO)?;

@@ -1,6 +1,7 @@
 //! Tokens in, logits out: what a language model's inputs and states mean.
 
 use super::{Data, GenerateError, Session};
+use crate::sample::Sampler;
 use llamac_formats::{DType, Extent, Sizes, Sym};
 
 /// A row of a step: one token at its place.
@@ -42,6 +43,26 @@ impl<'a> Logits<'a> {
 ///
 /// The model has inputs `tokens`, `positions`, `slots` (`i32[S]`) and `outputs` (`i32[R]`), and an output `logits`
 /// (`f32[R, vocab]`).
+///
+/// ```no_run
+/// use llamac_runtime::{Program, sample::{Sampler, SamplingParams}};
+///
+/// // llamac compile examples/models/bard -o bard.llamac --slots 2
+/// let program = Program::open("bard.llamac")?;
+/// let mut session = program.session()?;
+/// let params = SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 7 };
+/// let mut sampler = Sampler::new(params, session.vocab())?;
+///
+/// session.prefill(0, &[2043, 866, 266])?; // the prompt, into slot 0
+/// let first = session.sample(&mut sampler).ok_or("nothing ran")?;
+/// session.fork(0, 1)?; // slot 1 holds the prompt too: only its tokens are copied
+/// session.decode(&[(0, first), (1, first)])?; // one step for both
+/// session.rewind(1, 3)?; // slot 1 holds the prompt alone again
+/// session.decode(&[(1, 17)])?; // and goes another way
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The same, run, is in the documentation of the crate `llamac`.
 pub struct Generator {
     session: Session,
     lengths: Vec<usize>,
@@ -177,7 +198,7 @@ impl Generator {
         self.lengths.fill(0);
     }
 
-    /// Makes slot `to` hold what slot `from` holds.
+    /// Makes slot `to` hold what slot `from` holds. It copies the states of the tokens held and nothing else, without a step.
     ///
     /// # Errors
     /// [`GenerateError::NoSlot`], [`GenerateError::NotBySlot`].
@@ -276,6 +297,16 @@ impl Generator {
     pub fn logits(&self) -> Logits<'_> {
         let data = self.session.outputs().and_then(|o| o.at(self.logits).f32()).unwrap_or(&[]);
         Logits { data, vocab: self.vocab }
+    }
+
+    /// Chooses the next token from the last row of the last step's logits; `None` before the first step.
+    ///
+    /// # Panics
+    /// If the sampler was made for fewer tokens.
+    pub fn sample(&self, sampler: &mut Sampler) -> Option<u32> {
+        let logits = self.logits();
+        let last = logits.rows().checked_sub(1)?;
+        Some(sampler.sample(logits.row(last)))
     }
 
     /// Appends tokens to a slot, a chunk at a time; gives the logits after the last one.

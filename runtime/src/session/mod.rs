@@ -10,11 +10,11 @@ pub use error::{GenerateError, StepError};
 pub use generator::{Generator, Logits, Row};
 
 use crate::execute::{Bases, Prepared, Run, kernel_scratch, routine_scratch, shared_scratch, walk};
-use crate::exp::routines;
 use crate::memory::{ALIGN, Region};
 use crate::pool::{Pool, Worker};
 use crate::profile::{Clock, ProfileTable};
 use crate::program::{Executable, Layout, OpenError};
+use crate::routines::routines;
 use crate::tiers::Tier;
 use llamac_formats::Sizes;
 use llamac_formats::program::Program;

@@ -38,6 +38,7 @@ unsafe fn first(n: usize) -> __m256i {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     type F = __m256;
+    type I = __m256i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -147,6 +148,62 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn i8(from: *const i8) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(x: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn shl(a: __m256i, n: i32) -> __m256i {
+        unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shr(a: __m256i, n: i32) -> __m256i {
+        unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn float(a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // Sums of two products do not fit 16 bits: bytes are widened first, even and odd ones apart.
+        unsafe {
+            let even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
+            let odd = _mm256_srli_epi16::<8>(a);
+            let b_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b));
+            let b_odd = _mm256_srai_epi16::<8>(b);
+            let products = _mm256_add_epi32(_mm256_madd_epi16(even, b_even), _mm256_madd_epi16(odd, b_odd));
+            _mm256_add_epi32(sum, products)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_small(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(a, b);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
     }
 
     #[inline(always)]

@@ -3,9 +3,9 @@
 use super::{Kernel, Simd};
 use core::arch::x86_64::*;
 
-/// AVX-512 F, BW, DQ and VL.
+/// AVX-512 F, BW, DQ and VL, and VNNI where it says so.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512;
+pub(super) struct Avx512<const VNNI: bool>;
 
 pub(super) fn available() -> bool {
     super::avx2::available()
@@ -15,12 +15,24 @@ pub(super) fn available() -> bool {
         && is_x86_feature_detected!("avx512vl")
 }
 
+pub(super) fn vnni_available() -> bool {
+    available() && is_x86_feature_detected!("avx512vnni")
+}
+
 /// # Safety
 /// The machine must have the features; the rest is the kernel's.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller vouches for both.
-    unsafe { kernel.run::<Avx512>() }
+    unsafe { kernel.run::<Avx512<false>>() }
+}
+
+/// # Safety
+/// The machine must have the features; the rest is the kernel's.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn enter_vnni<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for both.
+    unsafe { kernel.run::<Avx512<true>>() }
 }
 
 /// The mask of the first `n` lanes.
@@ -31,9 +43,10 @@ fn first(n: usize) -> __mmask16 {
 
 // SAFETY (all blocks): the trait's callers vouch for the instruction set and the pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const LANES: usize = 16;
     type F = __m512;
+    type I = __m512i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -130,6 +143,68 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn i8(from: *const i8) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn shl(a: __m512i, n: i32) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shr(a: __m512i, n: i32) -> __m512i {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn float(a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        if VNNI {
+            return unsafe { _mm512_dpbusd_epi32(sum, a, b) };
+        }
+        // Sums of two products do not fit 16 bits: bytes are widened first, even and odd ones apart.
+        unsafe {
+            let even = _mm512_and_si512(a, _mm512_set1_epi16(0xff));
+            let odd = _mm512_srli_epi16::<8>(a);
+            let b_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b));
+            let b_odd = _mm512_srai_epi16::<8>(b);
+            let products = _mm512_add_epi32(_mm512_madd_epi16(even, b_even), _mm512_madd_epi16(odd, b_odd));
+            _mm512_add_epi32(sum, products)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_small(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        if VNNI {
+            return unsafe { _mm512_dpbusd_epi32(sum, a, b) };
+        }
+        unsafe {
+            let pairs = _mm512_maddubs_epi16(a, b);
+            _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
     }
 
     #[inline(always)]

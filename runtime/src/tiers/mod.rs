@@ -24,11 +24,13 @@ pub enum Tier {
     Avx2,
     /// AVX-512 F, BW, DQ and VL, and what AVX2 has.
     Avx512,
+    /// AVX-512 with dot products of bytes (VNNI).
+    Avx512Vnni,
 }
 
 impl Tier {
     /// Every tier, slowest first.
-    pub const ALL: [Tier; 3] = [Tier::Portable, Tier::Avx2, Tier::Avx512];
+    pub const ALL: [Tier; 4] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Vnni];
 
     /// The fastest tier that this machine has.
     pub fn detect() -> Tier {
@@ -44,17 +46,20 @@ impl Tier {
             Tier::Avx2 => avx2::available(),
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512 => avx512::available(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => avx512::vnni_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Tier::Avx2 | Tier::Avx512 => false,
+            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni => false,
         }
     }
 
-    /// `portable`, `avx2`, `avx512`.
+    /// `portable`, `avx2`, `avx512`, `avx512vnni`.
     pub const fn name(self) -> &'static str {
         match self {
             Tier::Portable => "portable",
             Tier::Avx2 => "avx2",
             Tier::Avx512 => "avx512",
+            Tier::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -68,7 +73,7 @@ impl Tier {
         match self {
             Tier::Portable => 4,
             Tier::Avx2 => 8,
-            Tier::Avx512 => 16,
+            Tier::Avx512 | Tier::Avx512Vnni => 16,
         }
     }
 
@@ -87,9 +92,14 @@ impl Tier {
             Tier::Avx2 => unsafe { avx2::enter(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller vouches for the tier and the kernel.
-            Tier::Avx512 => unsafe { avx512::enter(kernel) },
+            Tier::Avx512Vnni if K::BYTES => unsafe { avx512::enter_vnni(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above; what multiplies no bytes is the same in both.
+            Tier::Avx512 | Tier::Avx512Vnni => unsafe { avx512::enter(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
-            Tier::Avx2 | Tier::Avx512 => unreachable!("the tier {} exists on x86-64 only", self.name()),
+            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni => {
+                unreachable!("the tier {} exists on x86-64 only", self.name())
+            }
         }
     }
 }
@@ -104,6 +114,9 @@ impl std::fmt::Display for Tier {
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
+
+    /// Whether it uses [`Simd::dot`]: only then is it compiled apart for tiers that differ in nothing else.
+    const BYTES: bool = false;
 
     /// The work; must be `#[inline(always)]`.
     ///
@@ -122,6 +135,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// A vector of f32.
     type F: Copy;
+    /// A vector of `LANES` 32-bit integers, or of four times as many bytes.
+    type I: Copy;
 
     /// All lanes alike.
     unsafe fn splat(x: f32) -> Self::F;
@@ -159,6 +174,24 @@ pub(crate) trait Simd: Copy {
     unsafe fn f16(from: *const u16) -> Self::F;
     /// `LANES` i8.
     unsafe fn i8(from: *const i8) -> Self::F;
+    /// `4·LANES` bytes, of any alignment.
+    unsafe fn load_bytes(from: *const u8) -> Self::I;
+    /// All 32-bit lanes alike.
+    unsafe fn splat_word(x: i32) -> Self::I;
+    /// `a & b`.
+    unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
+    /// `a | b`.
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    /// 32-bit lanes shifted to the left by `n < 32` bits.
+    unsafe fn shl(a: Self::I, n: i32) -> Self::I;
+    /// 32-bit lanes shifted to the right by `n < 32` bits; zeros come in.
+    unsafe fn shr(a: Self::I, n: i32) -> Self::I;
+    /// 32-bit signed integers as f32.
+    unsafe fn float(a: Self::I) -> Self::F;
+    /// In each 32-bit lane: `sum` + the four products of the unsigned bytes of `a` with the signed bytes of `b`, exact.
+    unsafe fn dot(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// The same where no byte of `a` exceeds 127, which may be faster.
+    unsafe fn dot_small(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// Asks for the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);
     /// The same, but no nearer than the second-level cache.

@@ -31,11 +31,25 @@ macro_rules! lanes {
     }};
 }
 
+/// The same for words.
+macro_rules! words {
+    ($i:ident => $lane:expr) => {{
+        let mut out = [0u32; 4];
+        let mut $i = 0;
+        while $i < 4 {
+            out[$i] = $lane;
+            $i += 1;
+        }
+        out
+    }};
+}
+
 // SAFETY (all blocks): the trait's callers vouch for the pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Portable {
     const LANES: usize = 4;
     type F = Four;
+    type I = [u32; 4];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Four {
@@ -142,6 +156,61 @@ impl Simd for Portable {
     unsafe fn i8(from: *const i8) -> Four {
         let four = unsafe { from.cast::<[i8; 4]>().read_unaligned() };
         lanes!(i => f32::from(four[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> [u32; 4] {
+        // Lanes are little-endian words, whatever the machine's are.
+        words!(i => u32::from_le(unsafe { from.cast::<u32>().add(i).read_unaligned() }))
+    }
+
+    #[inline(always)]
+    unsafe fn splat_word(x: i32) -> [u32; 4] {
+        [x as u32; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+        words!(i => a[i] & b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+        words!(i => a[i] | b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn shl(a: [u32; 4], n: i32) -> [u32; 4] {
+        words!(i => a[i] << n)
+    }
+
+    #[inline(always)]
+    unsafe fn shr(a: [u32; 4], n: i32) -> [u32; 4] {
+        words!(i => a[i] >> n)
+    }
+
+    #[inline(always)]
+    unsafe fn float(a: [u32; 4]) -> Four {
+        lanes!(i => a[i] as i32 as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: [u32; 4], a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+        words!(i => {
+            let mut lane = sum[i];
+            let mut byte = 0;
+            while byte < 4 {
+                let product = (a[i] >> (8 * byte) & 0xff) as i32 * i32::from((b[i] >> (8 * byte)) as u8 as i8);
+                lane = lane.wrapping_add(product as u32);
+                byte += 1;
+            }
+            lane
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn dot_small(sum: [u32; 4], a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+        unsafe { Self::dot(sum, a, b) }
     }
 
     #[inline(always)]

@@ -25,6 +25,7 @@ struct Operations;
 
 impl Kernel for Operations {
     type Output = ();
+    const BYTES: bool = true;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
@@ -72,6 +73,42 @@ impl Kernel for Operations {
             assert_eq!(lanes(first), pairs.iter().step_by(2).map(wide).collect::<Vec<_>>());
             assert_eq!(lanes(second), pairs.iter().skip(1).step_by(2).map(wide).collect::<Vec<_>>());
             S::prefetch(std::ptr::null());
+            let bytes: Vec<u8> = (0..4 * S::LANES).map(|i| (i * 89 + 130) as u8).collect();
+            let other: Vec<u8> = (0..4 * S::LANES).map(|i| (i * 151 + 128) as u8).collect();
+            let words = |bytes: &[u8]| -> Vec<u32> {
+                bytes.chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect()
+            };
+            // Sixteen bits at a time are exact as f32.
+            let each_word = |x: S::I, wanted: &dyn Fn(usize) -> u32| {
+                let low = lanes(S::float(S::and(x, S::splat_word(0xffff))));
+                let high = lanes(S::float(S::shr(x, 16)));
+                for i in 0..S::LANES {
+                    assert_eq!(low[i] as u32 | (high[i] as u32) << 16, wanted(i), "lane {i}");
+                }
+            };
+            let (x, y) = (S::load_bytes(bytes.as_ptr()), S::load_bytes(other.as_ptr()));
+            let (a, b) = (words(&bytes), words(&other));
+            each_word(x, &|i| a[i]);
+            each_word(S::and(x, y), &|i| a[i] & b[i]);
+            each_word(S::or(x, y), &|i| a[i] | b[i]);
+            each_word(S::shl(x, 3), &|i| a[i] << 3);
+            each_word(S::shr(x, 5), &|i| a[i] >> 5);
+            let product = |mask: u8, i: usize| -> u32 {
+                let of = |b: usize| i32::from(bytes[4 * i + b] & mask) * i32::from(other[4 * i + b] as i8);
+                (-7 + (0..4).map(of).sum::<i32>()) as u32
+            };
+            each_word(S::dot(S::splat_word(-7), x, y), &|i| product(0xff, i));
+            let small = S::and(x, S::splat_word(0x7f7f_7f7f));
+            each_word(S::dot_small(S::splat_word(-7), small, y), &|i| product(0x7f, i));
+            // All at their most: nothing saturates.
+            let most = S::dot(S::splat_word(0), S::splat_word(-1), S::splat_word(0x8080_8080_u32 as i32));
+            each_word(most, &|_| (-4 * 255 * 128i32) as u32);
+            let most =
+                S::dot_small(S::splat_word(0), S::splat_word(0x7f7f_7f7f), S::splat_word(0x8181_8181_u32 as i32));
+            each_word(most, &|_| (-4 * 127 * 127i32) as u32);
+            let signed: Vec<f32> = other[..S::LANES].iter().map(|x| f32::from(*x as i8)).collect();
+            assert_eq!(lanes(S::i8(other.as_ptr().cast())), signed);
+            assert_eq!(lanes(S::float(S::splat_word(-5))), vec![-5.0; S::LANES]);
         }
     }
 }

@@ -1,3 +1,5 @@
+mod blocks;
+
 use super::*;
 use crate::Pool;
 use crate::strided::Fetch;
@@ -28,6 +30,7 @@ fn rows(pool: &Pool, tier: Tier, a: &Buffer, stride: usize, m: usize, k: usize, 
         let segments: Vec<Segment> = segments.iter().map(of).collect();
         let args = GemmArgs {
             tier,
+            act: DType::F32,
             a: View::new(a.get(), [stride, 1]),
             m,
             k,
@@ -35,7 +38,7 @@ fn rows(pool: &Pool, tier: Tier, a: &Buffer, stride: usize, m: usize, k: usize, 
             output: Output::Rows { out: out.get(), stride: n },
             packed: packed.get(),
         };
-        let mut scratch = vec![f32::NAN; thread_scratch(m, 1)];
+        let mut scratch = vec![f32::NAN; thread_scratch(DType::F32, m, k, 1)];
         // SAFETY: the buffers have the sizes given.
         unsafe { gemm(worker, &args, &mut scratch) };
     });
@@ -158,6 +161,7 @@ fn rows_are_found_through_an_index() {
                 view.indirects[0] = Some(Fetch { index: ids.as_ptr(), strides: [1, 0], stride: k });
                 let args = GemmArgs {
                     tier,
+                    act: DType::F32,
                     a: view,
                     m,
                     k,
@@ -166,7 +170,7 @@ fn rows_are_found_through_an_index() {
                     packed: packed.get(),
                 };
                 // SAFETY: the buffers have the sizes given.
-                unsafe { gemm(worker, &args, &mut vec![0.0; thread_scratch(m, 1)]) };
+                unsafe { gemm(worker, &args, &mut vec![0.0; thread_scratch(DType::F32, m, k, 1)]) };
             });
             assert_close(&out.values(), &want[..m * n], 7.0, 3e-6, tier.name());
         }
@@ -229,6 +233,7 @@ fn epilogues_see_every_element_once() {
                     let kernel = if paired { add_segments } else { copy_tile };
                     let args = GemmArgs {
                         tier,
+                        act: DType::F32,
                         a: View::new(a.get(), [k, 1]),
                         m,
                         k,
@@ -236,7 +241,7 @@ fn epilogues_see_every_element_once() {
                         output: Output::Epilogue { kernel, args: &kernel_args, paired },
                         packed: packed.get(),
                     };
-                    let mut scratch = vec![0.0; thread_scratch(m, if paired { 3 } else { 1 })];
+                    let mut scratch = vec![0.0; thread_scratch(DType::F32, m, k, if paired { 3 } else { 1 })];
                     // SAFETY: the buffers have the sizes given.
                     unsafe { gemm(worker, &args, &mut scratch) };
                 });

@@ -1,0 +1,182 @@
+//! Few rows of f32 against a block format: weights become f32 in registers, straight from memory.
+
+use super::blocks::{Blocks, Scales, quants, weight, with_format};
+use super::registers::{Sums, add_products, store, zero};
+use super::stream::{AHEAD, Pass};
+use crate::tiers::{Kernel, Simd, Tier};
+use llamac_formats::panel::blocks::{PART, VECTOR};
+use llamac_formats::{BlockFormat, PANEL_WIDTH};
+use std::marker::PhantomData;
+
+/// One pass over `ROWS` of the rows that lie at `a`, times `PANELS` panels; every product is added in the order of the inputs.
+struct Dequantise<B, const ROWS: usize, const PANELS: usize> {
+    format: PhantomData<B>,
+    pass: Pass,
+    /// Elements of `a` from input to input: the rows of the block.
+    step: usize,
+}
+
+impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Dequantise<B, ROWS, PANELS> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // Tiers do not all have registers for all shapes; they are never asked for those.
+        if PANELS * (PANEL_WIDTH / S::LANES) > 4
+            || (ROWS > 1 && PANELS > 1 && S::LANES < 16)
+            || (ROWS > 1 && S::LANES < 8)
+        {
+            unreachable!("too few registers for {ROWS} rows and {PANELS} panels");
+        }
+        let Pass { mut a, k, panels: mut group, panel_step, out, row_stride } = self.pass;
+        // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
+        unsafe {
+            let mut sums: Sums<S, ROWS, PANELS> = zero::<S, ROWS, PANELS>();
+            let mut scales = [Scales::EMPTY; PANELS];
+            let mut left = k / PART;
+            while left > 0 {
+                let mut p = 0;
+                while p < PANELS {
+                    let at = group.add(p * panel_step);
+                    prefetch::<S>(at, B::HEADER);
+                    scales[p].fill::<S, B>(at);
+                    p += 1;
+                }
+                let parts = left.min(B::PARTS);
+                for part in 0..parts {
+                    let mut half = 0;
+                    while half < 2 {
+                        let mut p = 0;
+                        while p < PANELS {
+                            let at = group.add(p * panel_step);
+                            let from = at.add(B::HEADER + part * B::PART_BYTES);
+                            prefetch::<S>(from.add(half * B::PART_BYTES / 2), B::PART_BYTES / 2);
+                            let mut lines = [(S::zero(), S::zero()); 4];
+                            let mut q = [[S::splat_word(0); 4]; 4];
+                            let mut v = 0;
+                            while v < PANEL_WIDTH / S::LANES {
+                                lines[v] = scales[p].line::<S, B>(at, part, half, v);
+                                q[v] = quants::<S, B>(from, half, v);
+                                v += 1;
+                            }
+                            let mut i = 0;
+                            while i < 16 {
+                                let mut weights = [[S::zero(); 4]; 1];
+                                let mut v = 0;
+                                while v < PANEL_WIDTH / S::LANES {
+                                    weights[0][v] = weight::<S>(q[v][i / 4], i % 4, lines[v].0, lines[v].1);
+                                    v += 1;
+                                }
+                                let x = a.add((half * 16 + i) * self.step);
+                                add_to_panel::<S, ROWS, PANELS>(&mut sums, p, x, &weights);
+                                i += 1;
+                            }
+                            p += 1;
+                        }
+                        half += 1;
+                    }
+                    a = a.add(PART * self.step);
+                }
+                left -= parts;
+                group = group.add(B::GROUP_BYTES);
+            }
+            store::<S, ROWS, PANELS>(&sums, out, row_stride);
+        }
+    }
+}
+
+/// Adds the products of one input to the sums of one panel.
+///
+/// # Safety
+/// As [`add_products`].
+#[inline(always)]
+unsafe fn add_to_panel<S: Simd, const ROWS: usize, const PANELS: usize>(
+    sums: &mut Sums<S, ROWS, PANELS>,
+    p: usize,
+    a: *const f32,
+    weights: &[[S::F; 4]; 1],
+) {
+    // SAFETY: the caller vouches for it all.
+    unsafe {
+        let mut of = [[[S::zero(); 4]; 1]; ROWS];
+        let mut r = 0;
+        while r < ROWS {
+            of[r][0] = sums[r][p];
+            r += 1;
+        }
+        add_products::<S, ROWS, 1>(&mut of, a, weights);
+        let mut r = 0;
+        while r < ROWS {
+            sums[r][p] = of[r][0];
+            r += 1;
+        }
+    }
+}
+
+/// Asks for the lines that lie ahead of `bytes` bytes.
+///
+/// # Safety
+/// The machine must have the instruction set.
+#[inline(always)]
+pub(super) unsafe fn prefetch<S: Simd>(at: *const u8, bytes: usize) {
+    let mut line = 0;
+    while line < bytes {
+        // SAFETY: the caller vouches for it; prefetched addresses need not be valid.
+        unsafe { S::prefetch(at.wrapping_add(AHEAD + line)) };
+        line += VECTOR;
+    }
+}
+
+/// Runs one pass.
+///
+/// # Safety
+/// The machine must have the tier; the operands must be valid for `rows` rows and `panels` panels.
+pub(super) unsafe fn dequantise(tier: Tier, format: BlockFormat, rows: usize, panels: usize, pass: Pass) {
+    // SAFETY: the caller vouches for everything.
+    with_format!(format, B => unsafe { dequantise_of::<B>(tier, rows, panels, pass) });
+}
+
+/// As [`dequantise`], for one format: the rows in fours and what is left, for each of which the panels are read again.
+///
+/// # Safety
+/// As [`dequantise`].
+unsafe fn dequantise_of<B: Blocks>(tier: Tier, rows: usize, panels: usize, pass: Pass) {
+    let (mut row, mut panel) = (0, 0);
+    while row < rows {
+        let most = if tier.lanes() == 4 { 1 } else { 4 };
+        let count = match rows - row {
+            4.. if most == 4 => 4,
+            2.. if most == 4 => 2,
+            _ => 1,
+        };
+        // SAFETY: rows and panels lie within the operands.
+        let (a, out) = unsafe { (pass.a.add(row), pass.out.add(row * pass.row_stride)) };
+        while panel < panels {
+            let width = match (tier.lanes(), count, panels - panel) {
+                (16, 1, 4..) => 4,
+                (16, _, 2..) | (8, 1, 2..) => 2,
+                _ => 1,
+            };
+            // SAFETY: as above.
+            let part = unsafe {
+                let panels = pass.panels.add(panel * pass.panel_step);
+                Pass { a, panels, out: out.add(panel * PANEL_WIDTH), ..pass }
+            };
+            macro_rules! choose {
+                ($($rows:literal x $panels:literal),*) => {
+                    match (count, width) {
+                        $(($rows, $panels) => {
+                            let kernel = Dequantise::<B, $rows, $panels> { format: PhantomData, pass: part, step: rows };
+                            // SAFETY: the caller vouches for the tier and the operands.
+                            unsafe { tier.dispatch(kernel) }
+                        })*
+                        _ => unreachable!("no kernel for {count} rows and {width} panels"),
+                    }
+                };
+            }
+            choose!(1 x 4, 1 x 2, 1 x 1, 2 x 2, 2 x 1, 4 x 2, 4 x 1);
+            panel += width;
+        }
+        (row, panel) = (row + count, 0);
+    }
+}

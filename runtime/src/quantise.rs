@@ -1,0 +1,145 @@
+//! Activations to bytes: the routine `Routine::QuantizeQ8`.
+//!
+//! Every operation is one that all machines round alike, so all tiers equal [`llamac_formats::q8::encode`] to the bit.
+
+use crate::tiers::{Kernel, Simd, Tier};
+use llamac_formats::q8;
+
+/// Added to |x| < 2²² it rounds to a whole number, to even between two, which is then in the lower bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// The bits of ∞: those of what is no number are above.
+const INFINITE: u32 = 0x7f80_0000;
+
+/// Quantises `blocks` blocks.
+struct Quantise {
+    out: *mut u8,
+    input: *const f32,
+    blocks: usize,
+}
+
+impl Kernel for Quantise {
+    type Output = ();
+
+    /// Plain loops, which compilers turn into the vectors of the instruction set that they are compiled for.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for i in 0..self.blocks {
+            // SAFETY: the caller vouches for the blocks at both addresses.
+            let (x, out) = unsafe {
+                let x = &*self.input.add(i * q8::ELEMENTS).cast::<[f32; q8::ELEMENTS]>();
+                (x, &mut *self.out.add(i * q8::BYTES).cast::<[u8; q8::BYTES]>())
+            };
+            encode(x, out);
+        }
+    }
+}
+
+/// One block.
+#[inline(always)]
+fn encode(x: &[f32; q8::ELEMENTS], out: &mut [u8; q8::BYTES]) {
+    let mut max = 0u32;
+    for v in x {
+        max = max.max(v.to_bits() & 0x7fff_ffff);
+    }
+    let (scale, factor) = if max < INFINITE { q8::factors(f32::from_bits(max)) } else { (f32::NAN, 0.0) };
+    let mut q = [0i32; q8::ELEMENTS];
+    for (q, v) in q.iter_mut().zip(x) {
+        // What is not finite leaves lower bits of some kind, which are cleared.
+        *q = (v * factor + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+    }
+    if max >= INFINITE {
+        q = [0; q8::ELEMENTS];
+    }
+    let (first, second) = q.split_at(q8::SUM_ELEMENTS);
+    let sums = [first.iter().sum::<i32>() as i16, second.iter().sum::<i32>() as i16];
+    out[..q8::SUMS].copy_from_slice(&scale.to_le_bytes());
+    out[q8::SUMS..q8::SUMS + 2].copy_from_slice(&sums[0].to_le_bytes());
+    out[q8::SUMS + 2..q8::QUANTS].copy_from_slice(&sums[1].to_le_bytes());
+    for (out, q) in out[q8::QUANTS..].iter_mut().zip(q) {
+        *out = q as u8;
+    }
+}
+
+/// The type of the routine `Routine::QuantizeQ8`.
+pub type QuantiseRoutine = unsafe extern "C" fn(out: *mut u8, input: *const f32, n: u64);
+
+/// # Safety
+/// As `Routine::QuantizeQ8`: `n` elements at `input`, a multiple of 32, and room for their blocks at `out`.
+unsafe extern "C" fn quantise_portable(out: *mut u8, input: *const f32, n: u64) {
+    // SAFETY: every machine has the tier; the caller vouches for the rest.
+    unsafe { Tier::Portable.dispatch(Quantise { out, input, blocks: n as usize / q8::ELEMENTS }) }
+}
+
+/// # Safety
+/// As [`quantise_portable`], and the machine must have AVX2.
+unsafe extern "C" fn quantise_avx2(out: *mut u8, input: *const f32, n: u64) {
+    // SAFETY: the caller vouches for it.
+    unsafe { Tier::Avx2.dispatch(Quantise { out, input, blocks: n as usize / q8::ELEMENTS }) }
+}
+
+/// # Safety
+/// As [`quantise_portable`], and the machine must have AVX-512.
+unsafe extern "C" fn quantise_avx512(out: *mut u8, input: *const f32, n: u64) {
+    // SAFETY: the caller vouches for it.
+    unsafe { Tier::Avx512.dispatch(Quantise { out, input, blocks: n as usize / q8::ELEMENTS }) }
+}
+
+/// `Routine::QuantizeQ8` of a tier. It may be called only on a machine that has the tier.
+pub fn routine(tier: Tier) -> QuantiseRoutine {
+    match tier {
+        Tier::Portable => quantise_portable,
+        Tier::Avx2 => quantise_avx2,
+        Tier::Avx512 | Tier::Avx512Vnni => quantise_avx512,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Numbers;
+
+    /// Blocks of every kind: ordinary ones, halves between two steps, almost nothing, the largest, what is not finite.
+    fn blocks() -> Vec<[f32; 32]> {
+        let mut numbers = Numbers::new(21);
+        let mut blocks: Vec<[f32; 32]> = Vec::new();
+        for exponent in -149..=127 {
+            let size = 2f64.powi(exponent);
+            blocks.push(std::array::from_fn(|_| (f64::from(numbers.real()) * size) as f32));
+        }
+        blocks.push(std::array::from_fn(|i| (i as f32 - 15.5) * if i == 0 { 127.0 / 15.5 } else { 1.0 }));
+        blocks.push([0.0; 32]);
+        blocks.push([-0.0; 32]);
+        blocks.push([f32::MAX; 32]);
+        blocks.push([f32::MIN_POSITIVE; 32]);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
+            for at in [0, 13, 31] {
+                let mut block = blocks[150];
+                block[at] = bad;
+                blocks.push(block);
+            }
+        }
+        blocks
+    }
+
+    #[test]
+    fn every_tier_equals_the_codec_to_the_bit() {
+        let blocks = blocks();
+        let mut want = vec![0; blocks.len() * q8::BYTES];
+        for (x, out) in blocks.iter().zip(want.chunks_exact_mut(q8::BYTES)) {
+            q8::encode(x, out.try_into().unwrap());
+        }
+        for tier in crate::tiers::tests::available() {
+            for count in [0, 1, 2, blocks.len()] {
+                let mut got = vec![0x5a; blocks.len() * q8::BYTES];
+                // SAFETY: both have room for `count` blocks and the tier is available.
+                unsafe { routine(tier)(got.as_mut_ptr(), blocks.as_ptr().cast(), 32 * count as u64) };
+                let end = count * q8::BYTES;
+                for (i, (got, want)) in got[..end].chunks(q8::BYTES).zip(want.chunks(q8::BYTES)).enumerate() {
+                    assert_eq!(got, want, "{tier}: block {i}, {:?}", blocks[i]);
+                }
+                assert!(got[end..].iter().all(|b| *b == 0x5a), "{tier}: written past the end");
+            }
+        }
+    }
+}

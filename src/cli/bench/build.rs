@@ -1,0 +1,131 @@
+//! What is measured: builds of models, compiled here, and artifacts.
+
+use super::super::args::{BenchArgs, FusionArg};
+use super::super::progress::Progress;
+use super::super::{Result, artifact, failure, setup};
+use llamac::compile::{self, Compiled};
+use llamac::model::{Model, Sizes};
+use llamac_formats::program::Program;
+use llamac_passes::plan::Plan;
+use llamac_runtime::{Generator, Pool, Region, Tier};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One program.
+pub(super) struct Build {
+    /// The model's name.
+    pub(super) name: String,
+    /// What was named.
+    pub(super) path: PathBuf,
+    pub(super) program: Program,
+    /// Its plan as the compiler sees it; absent for an artifact of another compiler.
+    pub(super) plan: Option<Plan>,
+    /// One per thread count.
+    pub(super) generators: Vec<Generator>,
+}
+
+/// Every model with every fusion asked for, and every artifact as it is. `needed` is the tokens of the longest test.
+pub(super) fn all(args: &BenchArgs, needed: usize, pools: &[Arc<Pool>], tier: Tier) -> Result<Vec<Build>> {
+    let mut builds = vec![];
+    for path in args.models.iter().chain(&args.model_flag) {
+        if path.is_file() && llamac_runtime::Program::is_artifact(path) {
+            builds.push(of_artifact(args, path, needed, pools, tier)?);
+        } else {
+            let model = open(args, path, needed)?;
+            of_model(args, &model, pools, tier, &mut builds)?;
+        }
+    }
+    Ok(builds)
+}
+
+fn too_long(path: &Path, needed: usize, has: usize) -> super::super::Failure {
+    failure(format!(
+        "{}: the longest test takes {needed} tokens (-p or -n, after -d), the context has {has}: make it shorter",
+        path.display()
+    ))
+}
+
+fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>], tier: Tier) -> Result<Build> {
+    if args.weights.is_some() {
+        return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
+    }
+    let artifact = artifact::open(path, &args.compile, &args.fusion)?;
+    let program = artifact.executable().program().clone();
+    if needed > program.bounds.tokens {
+        return Err(too_long(path, needed, program.bounds.tokens));
+    }
+    let generators =
+        pools.iter().map(|pool| artifact.session_on(Arc::clone(pool), tier)).collect::<Result<Vec<_>, _>>()?;
+    // Only the bytes moved outside of GEMMs are read off the plan.
+    let plan = llamac::artifact::reopen(&artifact).ok().map(|r| r.plan);
+    Ok(Build { name: program.name.clone(), path: path.into(), program, plan, generators })
+}
+
+/// A model with a context that holds every test.
+fn open(args: &BenchArgs, path: &Path, needed: usize) -> Result<Model> {
+    let context = match args.compile.context {
+        Some(given) if given < needed => {
+            return Err(failure(format!(
+                "-c: found {given}, expected at least the {needed} tokens of the longest test"
+            )));
+        }
+        // A text graph has its own context.
+        given if path.is_file() => given,
+        given => Some(given.unwrap_or(needed)),
+    };
+    if path.is_dir() {
+        let longest = llamac_models::ModelDir::open(path)?.config().context;
+        if needed > longest {
+            return Err(too_long(path, needed, longest));
+        }
+    }
+    let sizes = Sizes { context, chunk: args.compile.chunk, slots: args.compile.slots, outputs: None };
+    let model = setup::open_at(path, args.weights.as_deref(), &sizes)?;
+    setup::check_generates(&model)?;
+    if needed > model.graph.bounds.tokens {
+        return Err(too_long(path, needed, model.graph.bounds.tokens));
+    }
+    Ok(model)
+}
+
+fn of_model(args: &BenchArgs, model: &Model, pools: &[Arc<Pool>], tier: Tier, builds: &mut Vec<Build>) -> Result<()> {
+    let mut packed: Vec<(usize, Arc<Region>)> = vec![];
+    let fusions: &[FusionArg] = if args.fusion.is_empty() { &[FusionArg::All] } else { &args.fusion };
+    for &fusion in fusions {
+        let options = setup::options(Some(fusion), &args.compile)?;
+        let compiled = compile::compile(model.graph.clone(), &options, false)?;
+        // Builds that want the same bytes share them.
+        let same = packed.iter().find(|(b, _)| builds[*b].program.weights == compiled.code.program.weights);
+        let weights = match same {
+            Some((_, weights)) => Arc::clone(weights),
+            None => {
+                let weights = pack(model, &compiled, pools, packed.is_empty())?;
+                packed.push((builds.len(), Arc::clone(&weights)));
+                weights
+            }
+        };
+        let generators = pools
+            .iter()
+            .map(|pool| {
+                let session = compile::session(&compiled, Arc::clone(&weights), Arc::clone(pool), tier)?;
+                setup::generator(model, session)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let Compiled { plan, code, .. } = compiled;
+        let (name, path) = (model.name.clone(), model.path.clone());
+        builds.push(Build { name, path, program: code.program, plan: Some(plan), generators });
+    }
+    Ok(())
+}
+
+fn pack(model: &Model, compiled: &Compiled, pools: &[Arc<Pool>], warn: bool) -> Result<Arc<Region>> {
+    let mut progress = Progress::new("packing weights");
+    let threads = pools.iter().map(|p| p.threads()).max().unwrap_or(1);
+    let (weights, report) =
+        compile::pack_weights(compiled, model, threads, &mut |done, all| progress.update(done, all))?;
+    drop(progress);
+    if warn {
+        setup::warn_of_numbers(model, &report);
+    }
+    Ok(weights)
+}

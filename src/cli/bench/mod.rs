@@ -1,0 +1,116 @@
+//! `llamac bench`: prefill and decode speed of models and artifacts, beside the bandwidth of this machine.
+
+mod build;
+mod report;
+
+use super::args::BenchArgs;
+use super::{Result, failure, output, setup};
+use llamac::compile;
+use llamac_runtime::{Generator, machine};
+use report::Report;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Read to measure bandwidth: far more than any cache keeps.
+const BANDWIDTH_BYTES: usize = 1 << 30;
+
+/// One line of the results.
+struct Test {
+    build: usize,
+    pool: usize,
+    prompt: usize,
+    generate: usize,
+    depth: usize,
+    samples: Vec<f64>,
+}
+
+impl Test {
+    /// As llama-bench has it: `pp512`, `tg128 @ d1024`.
+    fn label(&self) -> String {
+        let what = if self.prompt > 0 { format!("pp{}", self.prompt) } else { format!("tg{}", self.generate) };
+        if self.depth > 0 { format!("{what} @ d{}", self.depth) } else { what }
+    }
+}
+
+/// Measures every combination in turn, repetition after repetition.
+pub fn run(args: &BenchArgs) -> Result<ExitCode> {
+    if args.repetitions == 0 {
+        return Err(failure("-r: found 0, expected at least 1 repetition"));
+    }
+    let tests = |list: &[usize]| list.iter().copied().filter(|&n| n > 0).collect::<Vec<_>>();
+    let (prompts, generates) = (tests(&args.prompt), tests(&args.generate));
+    if prompts.is_empty() && generates.is_empty() {
+        return Err(failure("-p 0 -n 0: nothing to measure: expected a prompt length or tokens to generate"));
+    }
+    let tier = setup::tier(args.tier.as_deref())?;
+    let most = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
+    let needed = most(&prompts).max(most(&generates)).saturating_add(most(&args.depth));
+    let threads: Vec<Option<usize>> =
+        if args.threads.is_empty() { vec![None] } else { args.threads.iter().map(|&t| Some(t)).collect() };
+    let pools = threads.iter().map(|&t| setup::pool(t)).collect::<Result<Vec<_>>>()?;
+    let mut builds = build::all(args, needed, &pools, tier)?;
+    let bandwidths = pools
+        .iter()
+        .map(|p| machine::read_bandwidth(p, BANDWIDTH_BYTES, 3).map_err(compile::CompileError::Threads))
+        .collect::<Result<Vec<f64>, _>>()?;
+
+    let mut tests = vec![];
+    for build in 0..builds.len() {
+        for pool in 0..pools.len() {
+            for &depth in &args.depth {
+                let all = prompts.iter().map(|&p| (p, 0)).chain(generates.iter().map(|&n| (0, n)));
+                tests.extend(all.map(|(prompt, generate)| Test {
+                    build,
+                    pool,
+                    prompt,
+                    generate,
+                    depth,
+                    samples: vec![],
+                }));
+            }
+        }
+    }
+    // Tests alternate, so that what else the machine does falls on all of them alike; the first round warms up.
+    tests.sort_by_key(|t| (t.pool, t.depth, t.prompt == 0, t.prompt, t.generate));
+    for round in 0..=args.repetitions {
+        for test in &mut tests {
+            let speed = measure(&mut builds[test.build].generators[test.pool], test, round == 0)?;
+            if round > 0 {
+                test.samples.push(speed);
+            }
+        }
+    }
+    let report = Report { args, builds: &builds, pools: &pools, bandwidths: &bandwidths, tier };
+    output::print(&report.render(&tests))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tokens per second of one test.
+fn measure(generator: &mut Generator, test: &Test, warm_up: bool) -> Result<f64> {
+    let vocab = generator.tokens() as u64;
+    let mut state = 1u64;
+    let mut token = || {
+        // Pseudo-random, the same in every run: Knuth's MMIX constants.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % vocab) as u32
+    };
+    generator.clear();
+    if test.depth > 0 {
+        let depth: Vec<u32> = (0..test.depth).map(|_| token()).collect();
+        generator.prefill(0, &depth)?;
+    }
+    if test.prompt > 0 {
+        let prompt: Vec<u32> = (0..test.prompt).map(|_| token()).collect();
+        let start = Instant::now();
+        generator.prefill(0, &prompt)?;
+        return Ok(test.prompt as f64 / start.elapsed().as_secs_f64());
+    }
+    // A few tokens warm up what a whole round would.
+    let count = if warm_up { test.generate.min(4) } else { test.generate };
+    let start = Instant::now();
+    for _ in 0..count {
+        let next = token();
+        generator.decode(&[(0, next)])?;
+    }
+    Ok(count as f64 / start.elapsed().as_secs_f64())
+}
