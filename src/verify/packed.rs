@@ -53,7 +53,7 @@ impl PackedWeights {
 /// How many parts' panels alternate.
 fn interleaved(recipe: &Recipe) -> usize {
     match recipe {
-        Recipe::Widen(of) => interleaved(of),
+        Recipe::Convert(of) => interleaved(of),
         Recipe::InterleavePanels(parts) => parts.len().max(1),
         _ => 1,
     }
