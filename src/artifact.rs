@@ -12,6 +12,7 @@ use llamac_ir::Graph;
 use llamac_models::{ConfigError, ModelDir};
 use llamac_passes::plan::Plan;
 use llamac_passes::{FusionSet, Options};
+use llamac_runtime::text::to_vocabulary;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -130,11 +131,22 @@ pub fn write(
         Some(path) => Some(std::fs::read(&path).map_err(|error| ArtifactError::Tokenizer { path, error })?),
         None => None,
     };
+    let (tokenizer, format) = match tokenizer {
+        Some(json) => match to_vocabulary(&json) {
+            Ok(stored) => (Some(stored), "vocabulary".to_owned()),
+            Err(reason) => (Some(json), format!("tokenizer.json ({reason})")),
+        },
+        None => (None, String::new()),
+    };
+    let mut manifest = manifest.clone();
+    if let Some(info) = &mut manifest.tokenizer {
+        info.format = format;
+    }
     let template = model.directory.as_ref().map(ModelDir::chat_template).transpose()?.flatten();
     let graph = llamac_ir::print::print(&compiled.graph);
     let report = serde_json::to_vec(&Report::new(compiled))?;
     let contents = Contents {
-        manifest,
+        manifest: &manifest,
         graph: &graph,
         tokenizer: tokenizer.as_deref(),
         chat_template: template.as_ref().map(String::as_bytes),

@@ -50,6 +50,14 @@ pub enum CodegenError {
         /// How many.
         count: usize,
     },
+    /// A kernel that would touch what it was not given: a mistake in the code generator, or indices without bounds.
+    #[error("internal error: {at}: its kernel would leave its operands: {what}")]
+    Reach {
+        /// The step's origin and name.
+        at: String,
+        /// Where to.
+        what: String,
+    },
     /// A weight that cannot be planned.
     #[error(transparent)]
     Weight(#[from] crate::pack::PackError),

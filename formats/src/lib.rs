@@ -12,11 +12,14 @@ pub mod extent;
 pub mod panel;
 pub mod program;
 pub mod q8;
+pub mod reach;
 pub mod rope;
+pub mod vocabulary;
 
 pub use access::{Access, Indirect};
 pub use block::BlockFormat;
 pub use dtype::DType;
 pub use extent::{Bounds, Extent, Sizes, Sym};
 pub use panel::{PANEL_WIDTH, PanelLayout};
+pub use reach::{Over, Reach, Touch};
 pub use rope::{RopeScaling, RopeTable};

@@ -4,7 +4,7 @@
 //! weights, generated constants, states and kernels. A step is done by every thread of the pool together; threads meet
 //! before a step whose `barrier` is set and nowhere else.
 
-use crate::{Access, Bounds, DType, Extent};
+use crate::{Access, Bounds, DType, Extent, Reach};
 use serde::{Deserialize, Serialize};
 
 /// A whole program, without the bytes of code and weights (those are sections beside it).
@@ -30,7 +30,8 @@ pub struct Program {
     pub inputs: Vec<PortInfo>,
     /// Named outputs, by `OutputId`; the same for every entry.
     pub outputs: Vec<PortInfo>,
-    /// Machine code, by `KernelId`.
+    /// Machine code, by `KernelId`. In a file they are part of the code section, not of the program's text.
+    #[serde(skip)]
     pub kernels: Vec<KernelInfo>,
     /// The entries. The first whose bounds hold a step runs it: `decode` precedes `rows`.
     pub entries: Vec<Entry>,
@@ -77,17 +78,19 @@ pub struct PortInfo {
     pub limit: Option<usize>,
 }
 
-/// A compiled kernel in the code section.
+/// A compiled kernel in the code section. All of it is trusted as its machine code is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KernelInfo {
     /// What the region was named: `rmsnorm`, `rope`, `softmax`, `silu_mul`, `mul`, …
     pub name: String,
-    /// Byte offset in the code section.
+    /// Byte offset among the machine code.
     pub offset: usize,
     /// Bytes of code.
     pub bytes: usize,
     /// Bytes of per-thread scratch that it needs.
     pub scratch: usize,
+    /// The ways in which it may be called.
+    pub reaches: Vec<Reach>,
     /// What it is, as text (loop IR); not needed to run.
     pub loops: String,
 }

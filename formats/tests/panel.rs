@@ -45,6 +45,9 @@ fn rows_of_blocks_come_back_to_the_bit() {
             (0..13).rev().for_each(|n| layout.pack_row(n, &rows[n], &mut again));
             assert_eq!(panel, again, "{format}");
             for (n, row) in rows.iter().enumerate() {
+                let mut taken = vec![0xa5; row.len()];
+                layout.unpack_row(n, &panel, &mut taken);
+                assert_eq!(&taken, row, "{format} {k} {n}");
                 let mut want = vec![0.0; k];
                 format.decode(row, &mut want);
                 for inputs in [0..k, 0..1, k - 1..k, k / 2 - 3..k / 2 + 9, 7..7] {

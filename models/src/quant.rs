@@ -76,9 +76,13 @@ pub fn quantise(graph: &mut Graph, quant: Quant, is_70b: bool) -> Quantised {
         let row = ty.dims[1].as_const().unwrap_or(0);
         let dtype = match quant {
             Quant::Float(dtype) => dtype,
-            Quant::Blocks(mix) => {
-                mix.tensor_type(&Place { role: m.role, layer: m.layer.unwrap_or(0), layers: layers.max(1), row, is_70b })
-            }
+            Quant::Blocks(mix) => mix.tensor_type(&Place {
+                role: m.role,
+                layer: m.layer.unwrap_or(0),
+                layers: layers.max(1),
+                row,
+                is_70b,
+            }),
         };
         let Op::Weight(recipe) = graph.op(m.inst) else { continue };
         if dtype == ty.dtype {
@@ -199,7 +203,10 @@ mod tests {
         let mut graph = parse(TWO_LAYERS).unwrap();
         quantise(&mut graph, Quant::Blocks(Mix::Q8_0), false);
         let text = llamac_ir::print(&graph);
-        assert!(text.contains(r#"weight convert(permute_rows("model.layers.1.mlp.gate_proj.weight", heads=2))"#), "{text}");
+        assert!(
+            text.contains(r#"weight convert(permute_rows("model.layers.1.mlp.gate_proj.weight", heads=2))"#),
+            "{text}"
+        );
         assert!(text.contains(r#"bf16[256] = weight "model.norm.weight""#), "{text}");
     }
 

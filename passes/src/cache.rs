@@ -34,6 +34,8 @@ pub(crate) fn narrow_caches(graph: &mut Graph, cx: &Context, report: &mut Report
             continue;
         } else if !width.is_multiple_of(of) {
             *kept.entry(format!("heads of {width} elements are no whole blocks of {of}")).or_default() += 1;
+        } else if dtype.is_block() && !cx.options.enables("fuse-rows") {
+            *kept.entry("only fused row kernels write blocks".to_owned()).or_default() += 1;
         } else if otherwise.contains(&state) {
             *kept.entry("no fused attention reads them".to_owned()).or_default() += 1;
         } else {

@@ -98,7 +98,7 @@ pub fn routine(tier: Tier) -> ExpRoutine {
     match tier {
         Tier::Portable => exp_portable,
         Tier::Avx2 => exp_avx2,
-        Tier::Avx512 | Tier::Avx512Vnni => exp_avx512,
+        Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => exp_avx512,
     }
 }
 

@@ -90,7 +90,7 @@ pub fn routine(tier: Tier) -> QuantiseRoutine {
     match tier {
         Tier::Portable => quantise_portable,
         Tier::Avx2 => quantise_avx2,
-        Tier::Avx512 | Tier::Avx512Vnni => quantise_avx512,
+        Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => quantise_avx512,
     }
 }
 

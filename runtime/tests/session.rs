@@ -3,10 +3,10 @@
 mod tiny;
 
 use llamac_formats::program::*;
-use llamac_formats::{DType, Extent, Sizes, Sym};
+use llamac_formats::{DType, Extent, Over, Reach, Sizes, Sym, Touch};
 use llamac_runtime::{Data, Executable, GenerateError, Generator, Pool, Region, Session, StepError, Tier};
 use std::sync::Arc;
-use tiny::{Kernels, c};
+use tiny::{BOUNDS, Kernels, c};
 
 /// y[s, :] = 2·x[s, :] and count[0] = S·T; buffers x, y, count; scalars S, T, width.
 unsafe extern "C" fn double(args: *const KernelArgs, begin: u64, end: u64) {
@@ -53,6 +53,10 @@ fn doubling() -> Program {
         operands: vec![Operand::Input(0), Operand::Output(0), Operand::Output(1)],
         scalars: vec![s, t, c(4)],
     });
+    let touch = |bytes, stored| Touch { bytes, stored, below: None };
+    let operands = vec![touch(BOUNDS.rows * 16, false), touch(BOUNDS.rows * 16, true), touch(4, true)];
+    program.kernels[0].reaches =
+        vec![Reach { bounds: BOUNDS, over: Over::Rows(s), scalars: vec![s, t, c(4)], operands }];
     program
 }
 

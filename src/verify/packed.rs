@@ -59,15 +59,11 @@ fn interleaved(recipe: &Recipe) -> usize {
     }
 }
 
-/// The rows of a matrix in panels, those of one part after those of the other; `None` where the bytes are fewer than it has,
-/// or of a format that cannot be taken out of its panels.
+/// The rows of a matrix in panels, those of one part after those of the other; `None` where the bytes are fewer than it has.
 fn unpack(info: &WeightInfo, parts: usize, panels: &[u8]) -> Option<Vec<u8>> {
     let &[n, k] = info.dims.as_slice() else { return None };
-    if !matches!(info.dtype, DType::F32 | DType::F16 | DType::BF16) {
-        return None;
-    }
     let layout = PanelLayout { dtype: info.dtype, k };
-    let (size, row) = (layout.panel_bytes(), k * info.dtype.bytes());
+    let (size, row) = (layout.panel_bytes(), info.dtype.storage(k)?);
     let mut out = vec![0; n.checked_mul(row)?];
     let rows = n / parts;
     for (i, out) in out.chunks_exact_mut(row.max(1)).enumerate() {

@@ -11,7 +11,9 @@ pub use error::WriteError;
 
 use crate::pack::{PackReport, StreamError, pack_to};
 use crate::program::Compiled;
-use llamac_formats::artifact::{Checksum, Header, Manifest, SECTION_ALIGN, Section, SectionKind, Trailer, checksum};
+use llamac_formats::artifact::{
+    Checksum, CodeTable, Header, Manifest, SECTION_ALIGN, Section, SectionKind, Trailer, checksum, join_code,
+};
 use llamac_formats::program::Program;
 use llamac_ir::TensorSource;
 use place::Place;
@@ -25,7 +27,7 @@ pub struct Contents<'a> {
     pub manifest: &'a Manifest,
     /// The graph after all graph passes, as text.
     pub graph: &'a str,
-    /// A `tokenizer.json`.
+    /// A stored vocabulary (`llamac_formats::vocabulary`), or a `tokenizer.json` that none expresses.
     pub tokenizer: Option<&'a [u8]>,
     /// The chat template.
     pub chat_template: Option<&'a [u8]>,
@@ -66,12 +68,13 @@ pub fn write(
         None => 0,
     };
     let program = program_text(&compiled.program)?;
+    let code = code_section(compiled)?;
     let manifest = serde_json::to_vec(contents.manifest).map_err(|e| WriteError::Encode(e.to_string()))?;
     let parts: Vec<(SectionKind, &[u8])> = [
         Some((SectionKind::Manifest, &manifest[..])),
         Some((SectionKind::Graph, contents.graph.as_bytes())),
         Some((SectionKind::Program, &program)),
-        Some((SectionKind::Code, &compiled.code)),
+        Some((SectionKind::Code, &code)),
         contents.tokenizer.map(|t| (SectionKind::Tokenizer, t)),
         contents.chat_template.map(|t| (SectionKind::ChatTemplate, t)),
         contents.report.map(|r| (SectionKind::Report, r)),
@@ -111,14 +114,26 @@ pub fn write(
     Ok(Written { bytes, header, packed })
 }
 
-/// The program as JSON, from which it is certain to come back as it is.
+/// The program as JSON, without its kernels, from which it is certain to come back as it is.
 fn program_text(program: &Program) -> Result<Vec<u8>, WriteError> {
     let text = serde_json::to_vec(program).map_err(|e| WriteError::Encode(e.to_string()))?;
-    let back: Program = serde_json::from_slice(&text).map_err(|e| WriteError::Encode(e.to_string()))?;
+    let mut back: Program = serde_json::from_slice(&text).map_err(|e| WriteError::Encode(e.to_string()))?;
+    back.kernels.clone_from(&program.kernels);
     if back != *program {
         return Err(WriteError::Encode("the program does not read back as it was written".to_owned()));
     }
     Ok(text)
+}
+
+/// The code section: what the kernels are and touch, and their machine code.
+fn code_section(compiled: &Compiled) -> Result<Vec<u8>, WriteError> {
+    let table = CodeTable {
+        architecture: compiled.needs.architecture.clone(),
+        features: compiled.needs.features.clone(),
+        kernels: compiled.program.kernels.clone(),
+    };
+    let table = serde_json::to_vec(&table).map_err(|e| WriteError::Encode(e.to_string()))?;
+    Ok(join_code(&table, &compiled.code))
 }
 
 /// The header, with the checksum of the weights still to come.

@@ -5,6 +5,9 @@
 //! are combined is all visible in the text.
 
 mod print;
+mod touch;
+
+pub use touch::{Call, Touched, touched};
 
 use llamac_formats::{DType, Extent, Sym};
 use llamac_ir::{BinaryOp, CompareOp, ReduceOp, UnaryOp};

@@ -4,10 +4,11 @@ use super::LoweredEpilogue;
 use super::affine::Affine;
 use super::build::{Build, Operand};
 use super::expand::extents;
+use super::reach::reach;
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
 use crate::loops::{Index, Kernel, LANES, Space, Ty};
-use llamac_formats::Extent;
+use llamac_formats::{Extent, Over};
 use llamac_ir::{Inst, Op};
 
 /// The dot of an epilogue's region.
@@ -82,8 +83,10 @@ pub fn lower_epilogue(closed: &Closed) -> Result<LoweredEpilogue> {
         last = Some(b.close(var, last.map_or_else(|| Index::reg(begin), Index::reg), Index::reg(end), step, vec![]));
     }
     let (body, buffers, tys) = b.finish();
-    let (operands, buffers) = buffers.into_iter().unzip();
+    let (operands, buffers): (Vec<_>, Vec<_>) = buffers.into_iter().unzip();
     let mut kernel = Kernel { buffers, syms: vec![], scratch: 0, space: Space::Tile { row, begin, end }, body, tys };
     kernel.collect_syms();
-    Ok(LoweredEpilogue { kernel, operands, segments })
+    let over = Over::Tiles { rows, columns: columns / segments, segments };
+    let reach = reach(closed, &kernel, &operands, over)?;
+    Ok(LoweredEpilogue { kernel, operands, reach, segments })
 }

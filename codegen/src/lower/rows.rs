@@ -5,11 +5,12 @@ use super::affine::{Affine, Var};
 use super::analyse::inserted;
 use super::build::{Build, Kept, Operand};
 use super::expand::{Key, Node, extents, fetch, resolve};
+use super::reach::reach;
 use super::reduce::{Keep, one_by_one, stages};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
 use crate::loops::{Expr, Index, Kernel, Kind, LANES, Place, Reg, Space, Ty};
-use llamac_formats::{DType, Extent, q8};
+use llamac_formats::{DType, Extent, Over, q8};
 use llamac_ir::{Op, Type, Value};
 use std::collections::HashSet;
 
@@ -66,10 +67,11 @@ pub fn lower_rows(closed: &Closed) -> Result<Lowered> {
         work = work.saturating_add(inner);
     }
     let (body, buffers, tys) = b.finish();
-    let (operands, buffers) = buffers.into_iter().unzip();
+    let (operands, buffers): (Vec<_>, Vec<_>) = buffers.into_iter().unzip();
     let mut kernel = Kernel { buffers, syms: vec![], scratch, space: Space::Rows { row }, body, tys };
     kernel.collect_syms();
-    Ok(Lowered { kernel, operands, count, work })
+    let reach = reach(closed, &kernel, &operands, Over::Rows(count))?;
+    Ok(Lowered { kernel, operands, reach, count, work })
 }
 
 fn sinks(closed: &Closed) -> Result<Vec<Sink>> {
@@ -460,8 +462,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             let mut with = vars.clone();
             with[innermost] = Some(var);
             for copy in 0..stage.copies {
-                let indices: Vec<At> =
-                    pieces.iter().map(|p| element(&with, p, (copy * LANES) as i64)).collect();
+                let indices: Vec<At> = pieces.iter().map(|p| element(&with, p, (copy * LANES) as i64)).collect();
                 store_elements(b, sinks, members, &indices)?;
             }
             let begin = match (stage.begin, last) {
@@ -479,11 +480,22 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
     }
     for sink in members.iter().map(|&m| &sinks[m]) {
         if let Some(staging) = sink.staging {
-            let index = index_of(&vec![Affine::default(); dims.len()]);
             let count = lens.iter().filter_map(|d| d.as_constant()).product::<u64>() as usize;
-            let at = Affine::linear(&index, &sink.ty.strides());
-            let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
-            b.quantize(place, &at, Place::Scratch(staging), count)?;
+            // Heads of a row lie apart in a state.
+            let apart = match (sink.write, &dims[..]) {
+                (Some(_), [.., heads, _]) => heads.as_constant().unwrap_or(1) as usize,
+                _ => 1,
+            };
+            for head in 0..apart {
+                let mut inner = vec![Affine::default(); dims.len()];
+                if apart > 1 {
+                    inner[dims.len() - 2] = Affine::default().offset(head as i64);
+                }
+                let at = stored_at(b, sink, &index_of(&inner));
+                let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
+                let elements = count / apart;
+                b.quantize(place, &at, Place::Scratch(staging + 4 * head * elements), elements)?;
+            }
         }
     }
     let sizes = b.ranges.bounds.sizes();
@@ -516,6 +528,20 @@ fn joint(axes: &[Vec<(i64, Extent)>]) -> Vec<(Vec<Extent>, Vec<Piece>)> {
     groups
 }
 
+/// Where an element of a result is stored.
+fn stored_at(b: &Build<'_>, sink: &Sink, index: &[Affine]) -> Affine {
+    let at = match sink.write {
+        None => index.to_vec(),
+        Some((slots, positions)) => {
+            let size = |axis: usize| sink.ty.dims[axis].as_const().unwrap_or(usize::MAX);
+            let slot = fetch(b.closed, &b.ranges, slots, index[0].clone(), size(0));
+            let position = fetch(b.closed, &b.ranges, positions, index[0].clone(), size(2));
+            vec![slot, index[1].clone(), position, index[2].clone()]
+        }
+    };
+    Affine::linear(&at, &sink.ty.strides())
+}
+
 /// An element of the results.
 struct At {
     /// Its index.
@@ -536,16 +562,7 @@ fn store_elements(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], indices:
                 stores.push((Place::Scratch(staging), DType::F32, within.clone(), value));
                 continue;
             }
-            let at = match sink.write {
-                None => index.clone(),
-                Some((slots, positions)) => {
-                    let size = |axis: usize| sink.ty.dims[axis].as_const().unwrap_or(usize::MAX);
-                    let slot = fetch(b.closed, &b.ranges, slots, index[0].clone(), size(0));
-                    let position = fetch(b.closed, &b.ranges, positions, index[0].clone(), size(2));
-                    vec![slot, index[1].clone(), position, index[2].clone()]
-                }
-            };
-            let offset = Affine::linear(&at, &sink.ty.strides());
+            let offset = stored_at(b, sink, index);
             // The address is part of the loads.
             b.index(&offset)?;
             let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);

@@ -179,7 +179,8 @@ impl<'a> Resolver<'a, '_> {
                 format!("[{rows}{inner}]")
             }
         };
-        let elements = if self.convert { "f32, f16, bf16 or a block format".to_owned() } else { self.entry.dtype.to_string() };
+        let elements =
+            if self.convert { "f32, f16, bf16 or a block format".to_owned() } else { self.entry.dtype.to_string() };
         let Some(view) = self.source.tensor(name) else {
             let expected = format!("{elements} of shape {}", shape());
             return Err(PackError::Missing { origin: origin(), tensor: name.into(), expected });

@@ -5,6 +5,7 @@ use crate::emit;
 use crate::error::Result;
 use crate::loops::Kernel;
 use cranelift_codegen::isa::OwnedTargetIsa;
+use llamac_formats::Reach;
 use llamac_formats::program::KernelInfo;
 use std::collections::HashMap;
 
@@ -36,11 +37,16 @@ impl Kernels {
         }
     }
 
-    /// The id of a kernel, which is compiled if it is new. Of equal kernels the first one's name is kept.
-    pub fn add(&mut self, name: &str, kernel: &Kernel) -> Result<usize> {
+    /// The id of a kernel, which is compiled if it is new. Of equal kernels the first one's name is kept, and every way in
+    /// which one of them is called.
+    pub fn add(&mut self, name: &str, kernel: &Kernel, reach: &Reach) -> Result<usize> {
         self.regions += 1;
         let text = kernel.to_string();
         if let Some(&id) = self.by_text.get(&text) {
+            let reaches = &mut self.infos[id].reaches;
+            if !reaches.contains(reach) {
+                reaches.push(reach.clone());
+            }
             return Ok(id);
         }
         let machine = emit::compile(&*self.isa, kernel, name, self.listings_wanted)?;
@@ -53,6 +59,7 @@ impl Kernels {
             offset,
             bytes: machine.code.len(),
             scratch: kernel.scratch,
+            reaches: vec![reach.clone()],
             loops: text.clone(),
         });
         self.listings.push(Listing {

@@ -80,7 +80,7 @@ impl Maker<'_, '_> {
             Op::Fusion(f) if f.kind == FusionKind::Epilogue => {
                 let closed = close(graph, self.inst, self.at.clone());
                 let lowered = lower_epilogue(&closed)?;
-                let kernel = self.kernels.add(&kernel_name(graph, self.inst), &lowered.kernel)?;
+                let kernel = self.kernels.add(&kernel_name(graph, self.inst), &lowered.kernel, &lowered.reach)?;
                 let epilogue = EpilogueWork {
                     paired: lowered.segments > 1,
                     kernel,
@@ -94,7 +94,7 @@ impl Maker<'_, '_> {
                 let kind = if matches!(op, Op::Copy) { "copy" } else { "rows" };
                 let closed = close(graph, self.inst, self.at.clone());
                 let lowered = lower_rows(&closed)?;
-                let kernel = self.kernels.add(&kernel_name(graph, self.inst), &lowered.kernel)?;
+                let kernel = self.kernels.add(&kernel_name(graph, self.inst), &lowered.kernel, &lowered.reach)?;
                 let grain = (GRAIN_ELEMENTS / lowered.work.max(1)).clamp(1, GRAIN_ELEMENTS);
                 Ok((
                     kind,

@@ -2,8 +2,8 @@
 
 use crate::tensors::{Tensors, convert, pack_one, panels, permute, rows, t};
 use llamac_codegen::pack::{PackError, WeightPlan, pack};
-use llamac_formats::{RopeScaling, RopeTable};
 use llamac_formats::block::BlockFormat;
+use llamac_formats::{RopeScaling, RopeTable};
 use llamac_ir::{DType, Dim, Recipe, RopePart, Type};
 
 fn source() -> Tensors {

@@ -156,7 +156,8 @@ fn losses_are_told() {
     let (mut blocks, mut stored) = (vec![0; values.len() / 32 * 18], vec![0.0; values.len()]);
     format.encode(&values, &mut blocks);
     format.decode(&blocks, &mut stored);
-    let sum = |f: &dyn Fn(f64, f64) -> f64| values.iter().zip(&stored).map(|(&x, &y)| f(x.into(), y.into())).sum::<f64>();
+    let sum =
+        |f: &dyn Fn(f64, f64) -> f64| values.iter().zip(&stored).map(|(&x, &y)| f(x.into(), y.into())).sum::<f64>();
     let expected = (sum(&|x, y| (x - y) * (x - y)) / sum(&|x, _| x * x)).sqrt();
     for threads in [1, 3] {
         let (_, report) = packed(&plan, &source, threads).unwrap();

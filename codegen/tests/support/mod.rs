@@ -333,7 +333,9 @@ impl Step<'_> {
         let layout = PanelLayout { dtype: info.dtype, k: info.dims[1] };
         for i in 0..w.count.value(&self.sizes) {
             let row = self.i32(w.ids, i) as usize;
-            for (k, v) in self.weight_row(w.weight, layout, row / PANEL_WIDTH, row % PANEL_WIDTH).into_iter().enumerate() {
+            for (k, v) in
+                self.weight_row(w.weight, layout, row / PANEL_WIDTH, row % PANEL_WIDTH).into_iter().enumerate()
+            {
                 self.set(w.out, i * layout.k + k, v);
             }
         }

@@ -14,11 +14,12 @@ pub enum SectionKind {
     Manifest,
     /// The graph after all graph passes, as text.
     Graph,
-    /// [`crate::program::Program`] as JSON.
+    /// [`crate::program::Program`] as JSON, without its kernels.
     Program,
-    /// The machine code of all kernels.
+    /// What all kernels are and touch ([`super::CodeTable`]), and their machine code.
     Code,
-    /// A `tokenizer.json`; absent where the model has none.
+    /// A stored vocabulary ([`crate::vocabulary`]), or a `tokenizer.json` that none expresses; absent where the model has
+    /// none.
     Tokenizer,
     /// The chat template, Jinja as UTF-8 text; absent where the model has none.
     ChatTemplate,

@@ -41,7 +41,7 @@ pub struct Manifest {
 /// The tokenizer section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenizerInfo {
-    /// What it holds: `tokenizer.json`.
+    /// What it holds: `vocabulary`, or `tokenizer.json` with the reason in brackets.
     pub format: String,
     /// Ids are below this.
     pub vocab: usize,

@@ -18,11 +18,13 @@
 //! Nothing here opens a file: a header becomes bytes, and bytes become a header, or an error that says what to do.
 
 mod bytes;
+mod code;
 mod error;
 mod header;
 mod manifest;
 mod trailer;
 
+pub use code::{CodeTable, join_code, split_code};
 pub use error::HeaderError;
 pub use header::{Header, Section, SectionKind};
 pub use manifest::{Manifest, Memory, TokenizerInfo};
@@ -32,7 +34,7 @@ pub use trailer::Trailer;
 pub const MAGIC: [u8; 8] = *b"\x89llamac\n";
 
 /// The version of the container and of everything in it.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Alignment of sections, and of an artifact in an executable, bytes.
 pub const SECTION_ALIGN: usize = 4096;

@@ -124,13 +124,26 @@ impl PanelLayout {
         }
     }
 
-    /// Reads one row back: the K inputs of output `n` of a panel, as [`PanelLayout::pack_row`] took them.
+    /// Packs a whole panel: the rows of its outputs, at most sixteen; outputs without a row are zero.
     ///
     /// # Panics
-    /// If `row` or `panel` has the wrong length.
+    /// If there are more than sixteen rows, or one of them or `panel` has the wrong length.
+    pub fn pack_panel(&self, rows: &[&[u8]], panel: &mut [u8]) {
+        assert!(rows.len() <= PANEL_WIDTH, "{} rows in a panel of {PANEL_WIDTH}", rows.len());
+        panel.fill(0);
+        for (n, row) in rows.iter().enumerate() {
+            self.pack_row(n, row, panel);
+        }
+    }
+
+    /// The inverse of [`PanelLayout::pack_row`]: output `n` of a panel as the source had it.
+    ///
+    /// # Panics
+    /// If `panel` or `row` has the wrong length.
     pub fn unpack_row(&self, n: usize, panel: &[u8], row: &mut [u8]) {
-        assert_eq!(row.len(), self.row_bytes(), "bytes of a row");
+        assert!(n < PANEL_WIDTH, "output {n} of a panel of {PANEL_WIDTH}");
         assert_eq!(panel.len(), self.panel_bytes(), "bytes of a panel");
+        assert_eq!(row.len(), self.row_bytes(), "bytes of a row");
         if let DType::Block(format) = self.dtype {
             let per_group = blocks::group(format) / format.elements();
             let mut fields = Fields::default();
@@ -145,18 +158,6 @@ impl PanelLayout {
         for (k, element) in row.chunks_exact_mut(e).enumerate() {
             let at = self.index(n, k) * e;
             element.copy_from_slice(&panel[at..at + e]);
-        }
-    }
-
-    /// Packs a whole panel: the rows of its outputs, at most sixteen; outputs without a row are zero.
-    ///
-    /// # Panics
-    /// If there are more than sixteen rows, or one of them or `panel` has the wrong length.
-    pub fn pack_panel(&self, rows: &[&[u8]], panel: &mut [u8]) {
-        assert!(rows.len() <= PANEL_WIDTH, "{} rows in a panel of {PANEL_WIDTH}", rows.len());
-        panel.fill(0);
-        for (n, row) in rows.iter().enumerate() {
-            self.pack_row(n, row, panel);
         }
     }
 

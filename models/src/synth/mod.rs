@@ -5,10 +5,12 @@
 
 mod filler;
 mod presets;
+mod vocabulary;
 mod writer;
 
 pub use filler::Filler;
 pub use presets::PRESETS;
+pub use vocabulary::tokenizer_json;
 
 use crate::hf::{read_config, read_object};
 use crate::{Config, ConfigError, hf};
@@ -114,7 +116,8 @@ impl Synth {
         self.config.dtype.unwrap_or(DType::F32)
     }
 
-    /// Writes `model.safetensors`, `generation_config.json` and `config.json` into `directory`, which is made if needed.
+    /// Writes `model.safetensors`, `generation_config.json`, `tokenizer.json` (where the vocabulary has room for one) and
+    /// `config.json` into `directory`, which is made if needed.
     ///
     /// # Errors
     /// If the directory holds another model, or the system refuses.
@@ -137,6 +140,9 @@ impl Synth {
         let ids = |ids: &[u32]| if let [one] = ids { json!(one) } else { json!(ids) };
         let generation = json!({ "bos_token_id": self.config.bos, "eos_token_id": ids(&self.config.eos) });
         writer::write_json(&directory.join("generation_config.json"), &generation)?;
+        if let Some(tokenizer) = tokenizer_json(&self.config, seed) {
+            writer::write_json(&directory.join("tokenizer.json"), &tokenizer)?;
+        }
         let mut json = self.json.clone();
         json.insert(MARK.into(), json!({ "seed": seed }));
         writer::write_json(&target, &Value::Object(json))?;

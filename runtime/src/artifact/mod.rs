@@ -17,10 +17,11 @@
 //!
 //! Opening reads the header, checks format and version, architecture and CPU features, the section table, the checksums of
 //! all sections but the weights, then every number inside; it maps the weights and touches none of them. The tokenizer is
-//! taken apart when it is first asked for.
+//! opened when it is first asked for.
 //!
-//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. The checks find
-//! damage and mistakes; they do not make foreign code safe.
+//! **An artifact contains machine code and is as trusted as a program**: open only what you would execute. Trusted is the code
+//! section, which says beside the machine code what each kernel touches; all else is held against it, so that no damage,
+//! mistake or change outside that section makes the code leave its memory. Nothing makes foreign code safe.
 
 mod code;
 mod error;
@@ -64,12 +65,14 @@ pub struct Program {
     header: Header,
     manifest: Manifest,
     graph: Region,
-    tokenizer_bytes: Option<Region>,
+    tokenizer_bytes: Option<Arc<Region>>,
     tokenizer: OnceLock<Tokenizer>,
     chat_template: Option<Region>,
     report: Option<Region>,
     executable: Arc<Executable>,
-    code_bytes: Region,
+    code: Region,
+    /// Where machine code begins in the section.
+    code_at: usize,
 }
 
 impl Program {
@@ -131,14 +134,15 @@ impl Program {
             |section: SectionKind| move |what: String| ArtifactError::Contents { path: path.into(), section, what };
         let manifest: Manifest =
             serde_json::from_slice(manifest.as_slice()).map_err(|e| contents(SectionKind::Manifest)(e.to_string()))?;
-        let program: program::Program =
+        let (table, code_at) = code::table(code.as_slice(), &header).map_err(contents(SectionKind::Code))?;
+        let mut program: program::Program =
             serde_json::from_slice(program.as_slice()).map_err(|e| contents(SectionKind::Program)(e.to_string()))?;
         str::from_utf8(graph.as_slice()).map_err(|e| contents(SectionKind::Graph)(e.to_string()))?;
         if let Some(template) = &chat_template {
             str::from_utf8(template.as_slice()).map_err(|e| contents(SectionKind::ChatTemplate)(e.to_string()))?;
         }
-        code::check(&program.kernels, code.len()).map_err(contents(SectionKind::Code))?;
-        let mapped = MappedCode::new(code.as_slice(), &program.kernels)?;
+        program.kernels = table.kernels;
+        let mapped = MappedCode::new(&code.as_slice()[code_at..], &program.kernels)?;
         let executable = Executable::new(program, Arc::new(mapped), Arc::new(weights))
             .map_err(|error| ArtifactError::Load { path: path.into(), error: Box::new(error) })?;
         Ok(Program {
@@ -146,12 +150,13 @@ impl Program {
             header,
             manifest,
             graph,
-            tokenizer_bytes: tokenizer,
+            tokenizer_bytes: tokenizer.map(Arc::new),
             tokenizer: OnceLock::new(),
             chat_template,
             report,
             executable: Arc::new(executable),
-            code_bytes: code,
+            code,
+            code_at,
         })
     }
 
@@ -206,9 +211,9 @@ impl Program {
         str::from_utf8(self.graph.as_slice()).unwrap_or_default()
     }
 
-    /// The code section.
+    /// The machine code of all kernels.
     pub fn code(&self) -> &[u8] {
-        self.code_bytes.as_slice()
+        &self.code.as_slice()[self.code_at..]
     }
 
     /// Tokens that end a text.
@@ -237,7 +242,8 @@ impl Program {
         self.tokenizer_bytes.is_some()
     }
 
-    /// The tokenizer, if it carries one; taken apart at the first call.
+    /// The tokenizer, if it carries one; opened at the first call: at once if it is a stored vocabulary, and parsed if it is a
+    /// `tokenizer.json` that no stored vocabulary expresses.
     ///
     /// # Errors
     /// [`ArtifactError::Tokenizer`] where the section holds none.
@@ -247,7 +253,7 @@ impl Program {
             return Ok(Some(tokenizer));
         }
         let vocab = self.executable.program().vocab.unwrap_or(0);
-        let parsed = Tokenizer::from_bytes(bytes.as_slice(), &self.path.display().to_string(), vocab)?;
+        let parsed = Tokenizer::from_region(bytes, &self.path.display().to_string(), vocab)?;
         Ok(Some(self.tokenizer.get_or_init(|| parsed)))
     }
 

@@ -7,12 +7,16 @@
 pub(crate) mod elements;
 mod kernel;
 mod single;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub use elements::is_cache;
 
 use crate::pool::Worker;
 use crate::strided::View;
 use crate::tiers::Tier;
+#[cfg(target_arch = "x86_64")]
+use crate::tiers::amx;
 use elements::with_elements;
 use kernel::{Attend, BLOCK, MAX_LINES, Tile, VECTORS};
 use llamac_formats::DType;
@@ -51,6 +55,8 @@ pub struct AttentionArgs<'a> {
     pub values: *const u8,
     /// Element type of both caches; see [`is_cache`].
     pub dtype: DType,
+    /// What may be rounded to before it is multiplied: f32 (nothing is) or bf16, of which machines with tiles make use.
+    pub act: DType,
     /// Tokens that a slot of the cache has room for; below 2²⁴.
     pub tokens: usize,
     /// `i32[rows]`: each row sees the tokens `0..=position`; all are below `tokens`.
@@ -72,10 +78,15 @@ pub struct AttentionArgs<'a> {
 /// Tokens of a part, where the tokens of a single row are split.
 const PART: usize = 512;
 
-/// f32 elements of private scratch that a thread needs for [`attention`].
-pub fn thread_scratch(head_dim: usize) -> usize {
+/// f32 elements of private scratch that a thread needs for [`attention`]; `act` as there.
+pub fn thread_scratch(head_dim: usize, act: DType) -> usize {
     let queries = MAX_LINES * head_dim;
-    queries + MAX_LINES + MAX_LINES * BLOCK + BLOCK * head_dim + MAX_LINES * (head_dim + 2)
+    let vectors = queries + MAX_LINES + MAX_LINES * BLOCK + BLOCK * head_dim + MAX_LINES * (head_dim + 2);
+    #[cfg(target_arch = "x86_64")]
+    if act != DType::F32 {
+        return vectors.max(tiles::scratch(head_dim));
+    }
+    vectors
 }
 
 /// f32 elements of scratch that all workers of one [`attention`] need together, if `tokens` is the most tokens of a slot
@@ -111,8 +122,26 @@ struct Scratch {
 }
 
 impl AttentionArgs<'_> {
+    /// Whether a segment's products are made in tile registers.
+    fn on_tiles(&self, segment: &Segment) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let lines = (segment.row_end - segment.row_begin) * self.group;
+            self.tier == Tier::Amx && self.act == DType::BF16 && !segment.is_single() && lines >= tiles::LEAST_LINES
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            _ = segment;
+            false
+        }
+    }
+
     /// Lines of a tile.
     fn tile_lines(&self, segment: &Segment) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.on_tiles(segment) {
+            return tiles::LINES;
+        }
         if segment.is_single() { single::LINES } else { VECTORS * self.tier.lanes() }
     }
 
@@ -308,6 +337,47 @@ impl AttentionArgs<'_> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl AttentionArgs<'_> {
+    /// Attends with many lines to all tokens that they see, and writes the output.
+    ///
+    /// # Safety
+    /// As [`attention`]; the machine must have tiles, and `scratch` what they need.
+    unsafe fn attend_on_tiles(&self, lines: &Lines, scratch: *mut f32, registers: &amx::Tiles) {
+        let count = lines.end - lines.begin;
+        let offset = self.cache_offset(lines);
+        let width = tiles::padded(self.head_dim);
+        // SAFETY: the caller vouches for the operands and the scratch.
+        unsafe {
+            let mut task = tiles::Task::new(scratch, self.head_dim, self.keys.add(offset), self.values.add(offset));
+            task.lines = count.next_multiple_of(MAX_LINES);
+            task.end = self.sees(lines, lines.end - 1);
+            // Lanes past the last line repeat it, so that they compute nothing unusual.
+            for i in 0..task.lines {
+                let line = lines.begin + i.min(count - 1);
+                let (row, g) = self.row(lines, line);
+                let q = self.q.at([row, lines.head, g, 0]);
+                for d in 0..width {
+                    let x = if d < self.head_dim { *q.add(d) * self.scale } else { 0.0 };
+                    *task.query(i, d) = half::bf16::from_f32(x).to_bits();
+                }
+                *task.positions.add(i) = (self.sees(lines, line) - 1) as f32;
+            }
+            task.attend(self.dtype, registers);
+            for line in lines.begin..lines.end {
+                let (row, g) = self.row(lines, line);
+                let i = line - lines.begin;
+                let factor = 1.0 / *task.sum.add(i);
+                let out = self.out.at([row, lines.head, g, 0]);
+                let from = task.out.add(i / MAX_LINES * MAX_LINES * width + i % MAX_LINES);
+                for d in 0..self.head_dim {
+                    *out.add(d) = *from.add(d * MAX_LINES) * factor;
+                }
+            }
+        }
+    }
+}
+
 /// Computes one attention step together with the other workers of a run, who meet inside where a single row sees more
 /// tokens than a part has; complete after the next barrier.
 ///
@@ -318,7 +388,7 @@ impl AttentionArgs<'_> {
 /// # Panics
 /// If `scratch` is shorter than [`thread_scratch`] says.
 pub unsafe fn attention(worker: &Worker, args: &AttentionArgs, scratch: &mut [f32]) {
-    assert!(scratch.len() >= thread_scratch(args.head_dim), "the scratch is too small for the step");
+    assert!(scratch.len() >= thread_scratch(args.head_dim, args.act), "the scratch is too small for the step");
     let q = scratch.as_mut_ptr();
     // SAFETY: these together are as long as `thread_scratch` says.
     let scratch = unsafe {
@@ -329,11 +399,18 @@ pub unsafe fn attention(worker: &Worker, args: &AttentionArgs, scratch: &mut [f3
     };
     // SAFETY: the caller vouches for the positions.
     let (tasks, split) = unsafe { args.tasks() };
+    // Configured by the first task that uses them.
+    #[cfg(target_arch = "x86_64")]
+    let mut tiles: Option<amx::Tiles> = None;
     worker.share(tasks, |task| {
         // The last tiles of a head see the most tokens: they go first, so that no thread begins one when the others end.
         // SAFETY: the caller vouches for the operands; every line sees token 0.
         unsafe {
             let lines = args.lines(tasks - 1 - task, false);
+            #[cfg(target_arch = "x86_64")]
+            if args.on_tiles(&lines.segment) {
+                return args.attend_on_tiles(&lines, scratch.q, tiles.get_or_insert_with(|| amx::Tiles::new()));
+            }
             if !lines.segment.is_single() {
                 args.attend_tile(&lines, &scratch);
             } else if lines.parts > 1 {

@@ -24,6 +24,7 @@ type Rows<'a> = &'a [(usize, &'a [i32])];
 struct Problem {
     shape: Shape,
     dtype: DType,
+    act: DType,
     segments: Vec<Segment>,
     positions: Vec<i32>,
     q: Vec<f32>,
@@ -83,7 +84,7 @@ impl Problem {
         let q = numbers.reals(positions.len() * shape.kv_heads * shape.group * shape.head_dim);
         // Scores of several units, so that the maximum matters.
         let scale = 6.0 / (shape.head_dim as f32).sqrt();
-        Problem { shape, dtype: DType::F32, segments, positions, q, keys, values: cache, scale }
+        Problem { shape, dtype: DType::F32, act: DType::F32, segments, positions, q, keys, values: cache, scale }
     }
 
     fn reference(&self) -> Vec<f64> {
@@ -128,6 +129,7 @@ impl Problem {
                 keys: keys.as_ptr().cast(),
                 values: values.as_ptr().cast(),
                 dtype: self.dtype,
+                act: self.act,
                 tokens,
                 positions: self.positions.as_ptr(),
                 segments: &self.segments,
@@ -138,7 +140,7 @@ impl Problem {
                 partials: partials.get(),
             };
             // SAFETY: the buffers have the sizes given.
-            unsafe { attention(worker, &args, &mut vec![f32::NAN; thread_scratch(head_dim)]) };
+            unsafe { attention(worker, &args, &mut vec![f32::NAN; thread_scratch(head_dim, self.act)]) };
         });
         partials.values();
         out.values()
@@ -267,6 +269,52 @@ fn a_single_row_does_not_depend_on_the_step_that_it_is_in() {
                 };
                 let want = &together[row * width..][..width];
                 assert_eq!(bits(&alone.run(tier, 1)), bits(want), "{}", alone.at(tier));
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_bf16_on_tiles() {
+    if !Tier::Amx.available() {
+        eprintln!("skipped: this machine has no tile registers");
+        return;
+    }
+    let mut numbers = Numbers::new(9);
+    let round = |x: f32| bf16::from_f32(x).to_f32();
+    let whole: Vec<i32> = (0..200).collect();
+    let later: Vec<i32> = (100..190).collect();
+    let rows: [Rows; 3] = [&[(0, &whole)], &[(0, &later)], &[(1, &later), (0, &[150]), (2, &whole[..9])]];
+    for (kv_heads, group, head_dim) in [(2, 4, 64), (1, 1, 32), (2, 3, 20), (1, 8, 128), (1, 5, 96)] {
+        for rows in rows {
+            let shape = Shape { kv_heads, group, head_dim, tokens: 210 };
+            for mut problem in Problem::of_all_types(shape, 3, rows, &mut numbers) {
+                problem.act = DType::BF16;
+                let got = problem.run(Tier::Amx, 1);
+                for threads in 2..=3 {
+                    assert_eq!(bits(&problem.run(Tier::Amx, threads)), bits(&got), "{threads} threads");
+                }
+                // Other tiers round nothing.
+                let wide = problem.stored_as(problem.dtype);
+                assert_eq!(bits(&wide.run(Tier::Portable, 1)), {
+                    problem.act = DType::F32;
+                    bits(&problem.run(Tier::Portable, 1))
+                });
+                // Against operands rounded as they are, what is left are exponentials rounded to eight bits: 2⁻⁹ of each,
+                // and less of their mean. Where few lines go through vectors nothing was rounded, so that the difference
+                // of the roundings of the operands is allowed for as well: 2⁻⁹ of scores of up to forty.
+                problem.q.iter_mut().for_each(|q| *q = round(*q * problem.scale));
+                problem.scale = 1.0;
+                problem.keys.iter_mut().for_each(|x| *x = round(*x));
+                problem.values.iter_mut().for_each(|x| *x = round(*x));
+                let want = problem.reference();
+                let width = problem.q.len() / problem.positions.len();
+                for segment in &problem.segments {
+                    let of = segment.row_begin * width..segment.row_end * width;
+                    let tiles = (segment.row_end - segment.row_begin) * group >= 32 && !segment.is_single();
+                    let tolerance = if tiles { 4e-3 } else { 6e-2 };
+                    assert_close(&got[of.clone()], &want[of], 1.0, tolerance, &problem.at(Tier::Amx));
+                }
             }
         }
     }

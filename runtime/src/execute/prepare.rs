@@ -98,6 +98,7 @@ pub(super) struct Attention {
     pub(super) keys: *const u8,
     pub(super) values: *const u8,
     pub(super) dtype: DType,
+    pub(super) act: DType,
     pub(super) tokens: usize,
     pub(super) positions: *const i32,
     pub(super) kv_heads: usize,
@@ -258,6 +259,7 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
             keys: bases.states[work.keys],
             values: bases.states[work.values],
             dtype: program.states[work.keys].dtype,
+            act: work.act,
             tokens: program.states[work.keys].dims[2],
             positions: bases.address(work.positions).cast(),
             kv_heads: work.kv_heads,
@@ -323,7 +325,7 @@ pub(crate) fn routine_scratch(program: &Program) -> usize {
         Work::Gemm(work) => {
             gemm::thread_scratch(work.act, work.m.value(&entry.bounds.sizes()), work.k, work.segments.len())
         }
-        Work::Attention(work) => attention::thread_scratch(work.head_dim),
+        Work::Attention(work) => attention::thread_scratch(work.head_dim, work.act),
         Work::Rows(_) | Work::Dot(_) | Work::Gather(_) => 0,
     });
     need.max().unwrap_or(0)

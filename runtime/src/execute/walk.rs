@@ -181,6 +181,7 @@ unsafe fn perform(worker: &Worker, run: &Run, task: &Task, own: *mut u8, routine
                 keys: a.keys,
                 values: a.values,
                 dtype: a.dtype,
+                act: a.act,
                 tokens: a.tokens,
                 positions: a.positions,
                 segments: run.segments,

@@ -12,6 +12,8 @@ mod dequantise;
 mod pack;
 mod registers;
 mod stream;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 pub(crate) mod weights;
 
 use crate::pool::Worker;
@@ -97,7 +99,22 @@ pub fn thread_scratch(act: DType, m: usize, k: usize, segments: usize) -> usize 
     // The tier with the shortest passes is the first to need the buffer.
     let stream_rows = STREAM_PASSES * stream::rows_of(Tier::Portable);
     let block = if m > stream_rows { block::thread_scratch(m, segments) } else { 0 };
-    ALIGN + row_scratch(act, k) + block.max(stream::thread_scratch(segments)).max(bytes::thread_scratch(segments))
+    let tiles = if tiles_take(act, k) { tiles_scratch(m, k, segments) } else { 0 };
+    let most = block.max(stream::thread_scratch(segments)).max(bytes::thread_scratch(segments)).max(tiles);
+    ALIGN + row_scratch(act, k) + most
+}
+
+/// Whether activations of a type and so many inputs can run on tiles: whole tiles of bf16.
+fn tiles_take(act: DType, k: usize) -> bool {
+    cfg!(target_arch = "x86_64") && act != DType::F32 && k > 0 && k.is_multiple_of(32)
+}
+
+#[cfg(target_arch = "x86_64")]
+use tiles::thread_scratch as tiles_scratch;
+
+#[cfg(not(target_arch = "x86_64"))]
+fn tiles_scratch(_: usize, _: usize, _: usize) -> usize {
+    0
 }
 
 /// f32 elements of private scratch for one widened row: a step of one row has no room of its own for it.
@@ -222,6 +239,11 @@ pub unsafe fn gemm(worker: &Worker, args: &GemmArgs, scratch: &mut [f32]) {
         "the scratch is too small for the step"
     );
     let scratch = scratch.as_mut_ptr().wrapping_add(scratch.as_ptr().align_offset(4 * ALIGN));
+    #[cfg(target_arch = "x86_64")]
+    if tiles::take(args) {
+        // SAFETY: the caller vouches for the operands; the GEMM fits tiles.
+        return unsafe { tiles::many_rows(worker, args, scratch) };
+    }
     if args.in_bytes() {
         // SAFETY: the caller vouches for the operands.
         return unsafe { bytes::run(worker, args, scratch) };

@@ -4,11 +4,14 @@
 //! inputs as fit the second-level cache; pairs of row tiles pass over them, [`DEPTH`] inputs at a time, so that the
 //! activations of a pair stay in the first-level cache while the panels stream out of the second.
 
-use super::{Columns, GemmArgs, Segment, segment_stride};
+use super::blocks::{Blocks, Scales, quants, weight, with_format};
+use super::{Columns, GemmArgs, Segment, segment_stride, tiles_take};
 use crate::pool::Worker;
-use crate::tiers::amx::{self, Product, Tiles, multiply};
-use llamac_formats::program;
-use llamac_formats::{DType, PANEL_WIDTH};
+use crate::tiers::Tier;
+use crate::tiers::amx::{self, Narrow, NarrowKernel, Product, Tiles, multiply};
+use llamac_formats::panel::blocks::{PART, group};
+use llamac_formats::{DType, PANEL_WIDTH, program, q8};
+use std::marker::PhantomData;
 
 /// Inputs of a pass: two row tiles and two panels of them (16 KiB each) fit the first-level cache.
 const DEPTH: usize = 256;
@@ -25,10 +28,19 @@ const TASK_PANELS: usize = 8;
 /// Bytes from input to input of a bf16 panel.
 const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
 
-/// Whether a GEMM of these types and so many inputs can run on tiles.
-pub(super) fn fits(act: DType, segments: &[Segment], k: usize) -> bool {
-    let weights = |s: &Segment| matches!(s.dtype, DType::BF16 | DType::Block(_));
-    matches!(act, DType::BF16 | DType::Q8) && k > 0 && k.is_multiple_of(amx::INPUTS) && segments.iter().all(weights)
+/// Rows from which tiles are faster than vectors: unpacking a panel of a block format costs as much as some rows of bytes.
+const ROWS_OF_BF16: usize = 4;
+const ROWS_OF_BLOCKS: usize = 24;
+
+/// Whether a GEMM runs on tiles: bf16 by bf16, which is exact, or bytes by a block format, whose rounding to bf16 is small beside
+/// that of the activations. Rounding block weights for bf16 activations would double their error.
+pub(super) fn take(args: &GemmArgs) -> bool {
+    let (least, weights): (usize, fn(&Segment) -> bool) = match args.act {
+        DType::BF16 => (ROWS_OF_BF16, |s| s.dtype == DType::BF16),
+        _ => (ROWS_OF_BLOCKS, |s| matches!(s.dtype, DType::Block(_))),
+    };
+    let fits = args.m >= least && tiles_take(args.act, args.k);
+    args.tier == Tier::Amx && fits && args.segments.iter().all(weights)
 }
 
 /// Panels of each segment in a task with this many segments; even, because two go side by side.
@@ -48,12 +60,16 @@ pub(super) fn thread_scratch(m: usize, k: usize, segments: usize) -> usize {
     panels * PANEL_WIDTH * (k.min(BLOCK) / 2 + rows_of_sums(m, k))
 }
 
-/// Multiplies the packed rows by the panels of each task.
+/// Packs the rows and multiplies them by the panels of each task; the workers meet in between.
 ///
 /// # Safety
-/// As [`super::gemm`]; the machine must have tiles and the GEMM must fit them ([`fits`]); `a` are the rows packed by [`pack`], and
-/// `scratch` holds [`thread_scratch`] elements.
-pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const u8, scratch: *mut f32) {
+/// As [`super::gemm`], and the GEMM must be one that tiles [`take`]; `scratch` holds [`thread_scratch`] elements.
+pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
+    let a = args.packed.cast::<u8>();
+    // SAFETY: the caller vouches for the activations and the room: two bytes for each element where four are given.
+    unsafe { pack(worker, args, a) };
+    worker.barrier();
+    let a = a.cast_const();
     let segments = args.tile_segments();
     let spread = args.column_tasks(1) / (worker.threads() * 4) / 2 * 2;
     let panels = spread.clamp(2, panels_per_segment(segments));
@@ -81,6 +97,107 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, a: *const u8, s
         // SAFETY: the caller vouches for the operands.
         unsafe { task.run(&mut tiles) };
     });
+}
+
+/// Inputs that a task packs.
+const PACK: usize = 512;
+
+/// Packs all rows as `[row tile][k / 32][rows of the tile][32]` bf16, together with the other workers; complete after the next
+/// barrier.
+///
+/// # Safety
+/// The activations must be there, and room for as many bf16.
+unsafe fn pack(worker: &Worker, args: &GemmArgs, to: *mut u8) {
+    let depths = args.k.div_ceil(PACK);
+    worker.share(args.m.div_ceil(amx::ROWS) * depths, |task| {
+        let begin = task / depths * amx::ROWS;
+        let rows = amx::ROWS.min(args.m - begin);
+        let first = task % depths * PACK;
+        let last = args.k.min(first + PACK);
+        for row in 0..rows {
+            // SAFETY: the caller vouches for the rows and the room.
+            unsafe {
+                let to = to.add(2 * (begin * args.k + first * rows + row * amx::INPUTS)).cast();
+                let step = rows * amx::INPUTS;
+                amx::enter(PackRow { act: args.act, row: args.row(begin + row), first, last, to, step });
+            }
+        }
+    });
+}
+
+/// Some inputs of one row as bf16, 32 at a time.
+struct PackRow {
+    act: DType,
+    row: *const u8,
+    first: usize,
+    last: usize,
+    /// Where the first 32 go.
+    to: *mut u16,
+    /// Elements from there to the next 32.
+    step: usize,
+}
+
+impl NarrowKernel for PackRow {
+    #[inline(always)]
+    unsafe fn run<S: Narrow>(self) {
+        let PackRow { act, row, first, last, mut to, step } = self;
+        for k in (first..last).step_by(amx::INPUTS) {
+            // SAFETY: the caller vouches for the row and the room.
+            unsafe {
+                if act == DType::Q8 {
+                    let block = row.add(k / q8::ELEMENTS * q8::BYTES);
+                    let (scale, q) = (S::splat(*block.cast::<f32>()), block.add(q8::QUANTS).cast::<i8>());
+                    S::store_two(to, S::mul(S::i8(q), scale), S::mul(S::i8(q.add(16)), scale));
+                } else {
+                    to.copy_from_nonoverlapping(row.cast::<u16>().add(k), amx::INPUTS);
+                }
+                to = to.add(step);
+            }
+        }
+    }
+}
+
+/// Unpacks inputs of one panel of a block format to bf16 `[k / 2][16][2]`.
+struct Unpack<B> {
+    format: PhantomData<B>,
+    /// The first group.
+    from: *const u8,
+    /// Inputs, whole blocks.
+    k: usize,
+    /// Room for `k · 16`.
+    to: *mut u16,
+}
+
+impl<B: Blocks> NarrowKernel for Unpack<B> {
+    #[inline(always)]
+    unsafe fn run<S: Narrow>(self) {
+        let mut scales = Scales::EMPTY;
+        for part in 0..self.k / PART {
+            let in_group = part % B::PARTS;
+            // SAFETY: the caller vouches for both addresses; the vectors are sixteen outputs wide.
+            unsafe {
+                let group = self.from.add(part / B::PARTS * B::GROUP_BYTES);
+                if in_group == 0 {
+                    scales.fill::<S, B>(group);
+                }
+                let at = group.add(B::HEADER + in_group * B::PART_BYTES);
+                let mut half = 0;
+                while half < 2 {
+                    let (scale, offset) = scales.line::<S, B>(group, in_group, half, 0);
+                    let q = quants::<S, B>(at, half, 0);
+                    let to = self.to.add((part * PART + half * 16) * PANEL_WIDTH);
+                    let mut i = 0;
+                    while i < 16 {
+                        let first = weight::<S>(q[i / 4], i % 4, scale, offset);
+                        let second = weight::<S>(q[i / 4], i % 4 + 1, scale, offset);
+                        S::store_pairs(to.add(i * PANEL_WIDTH), first, second);
+                        i += 2;
+                    }
+                    half += 1;
+                }
+            }
+        }
+    }
 }
 
 /// Some rows times some panels of one or more segments.
@@ -142,11 +259,14 @@ impl Task<'_> {
         unsafe {
             let (at, _) = self.args.panel(segment, panel);
             match segment.dtype {
-                DType::BF16 => at.add(k * INPUT_BYTES),
-                _ => {
-                    let _ = (inputs, room);
-                    unreachable!("{} is not unpacked to bf16", segment.dtype)
+                DType::Block(format) => {
+                    with_format!(format, B => {
+                        let from = at.add(k / group(format) * B::GROUP_BYTES);
+                        amx::enter(Unpack::<B> { format: PhantomData, from, k: inputs, to: room.cast() });
+                    });
+                    room
                 }
+                _ => at.add(k * INPUT_BYTES),
             }
         }
     }
@@ -167,7 +287,10 @@ impl Task<'_> {
             let second = if row_tiles == 2 { first.add(amx::ROWS * self.args.k * 2) } else { first };
             for k in (block..block + inputs).step_by(DEPTH) {
                 let steps = DEPTH.min(block + inputs - k) / amx::INPUTS;
-                let a = [first.add(k / amx::INPUTS * tile_bytes(0)), second.add(k / amx::INPUTS * tile_bytes(row_tiles - 1))];
+                let a = [
+                    first.add(k / amx::INPUTS * tile_bytes(0)),
+                    second.add(k / amx::INPUTS * tile_bytes(row_tiles - 1)),
+                ];
                 for pair in (0..panels.len()).step_by(2) {
                     let at = |i: usize| panels[i].add((k - block) * INPUT_BYTES);
                     let width = 2.min(panels.len() - pair);

@@ -28,6 +28,10 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
         weight(info, weights.len()).map_err(fault(format!("weight {i}")))?;
     }
     for (i, info) in program.states.iter().enumerate() {
+        if info.dtype != DType::F32 {
+            let wrong = Fault::WrongType { what: "the state".to_owned(), found: info.dtype, expected: DType::F32 };
+            return Err(fault(format!("state {i} (\"{}\")", info.name))(wrong));
+        }
         let size = product(info.dims.iter().copied()).and_then(|n| bytes(n, info.dtype));
         size.map(drop).ok_or_else(|| overflow("the state")).map_err(fault(format!("state {i} (\"{}\")", info.name)))?;
     }
@@ -126,6 +130,13 @@ fn ports(program: &Program, ports: &[PortInfo]) -> Result<(), Fault> {
     for port in ports {
         if !names.insert(&port.name) {
             return Err(Fault::Duplicate { name: port.name.clone() });
+        }
+        if port.dtype.is_block() {
+            return Err(Fault::Mismatch {
+                what: format!("the element type of \"{}\"", port.name),
+                found: port.dtype.to_string(),
+                expected: "one whose elements stand alone".to_owned(),
+            });
         }
         let dims = port.dims.iter().map(|d| value(*d, &program.bounds.sizes())).collect::<Option<Vec<_>>>();
         let size = dims.and_then(product).and_then(|n| bytes(n, port.dtype));

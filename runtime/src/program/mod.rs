@@ -1,8 +1,10 @@
 //! A loaded program: what `codegen` wrote, checked once and for all.
 //!
 //! After [`Executable::new`] every index and offset in the program is known to be good at its bounds, so that steps run
-//! without looking again. Compiled kernels are machine code and are trusted as such.
+//! without looking again. Compiled kernels are machine code; they and what they are said to touch ([`llamac_formats::Reach`])
+//! are trusted, the steps that call them are not.
 
+mod calls;
 mod check;
 mod error;
 mod reach;
@@ -20,7 +22,8 @@ use std::sync::Arc;
 /// # Safety
 /// For every kernel of the program, by its `KernelId`, `address` must always give the same entry address of executable
 /// code that stays in place as long as the value lives. The code must have the signature with which the program's
-/// steps call it, and must touch only memory that its arguments give it, within the sizes that the program states.
+/// steps call it, and called as one of the [`llamac_formats::Reach`]es of its `KernelInfo` says, it must touch only what that
+/// says, and no more scratch than the `KernelInfo` says.
 pub unsafe trait Code: Send + Sync {
     /// The entry address of a kernel.
     fn address(&self, kernel: usize) -> *const u8;

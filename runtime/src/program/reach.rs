@@ -24,9 +24,14 @@ pub(super) fn value(extent: Extent, sizes: &Sizes) -> Option<usize> {
     (v <= MOST).then_some(v)
 }
 
-/// The product of dimensions.
+/// The product of dimensions. No part of them may overflow either, even where another is 0.
 pub(super) fn product(dims: impl IntoIterator<Item = usize>) -> Option<usize> {
-    dims.into_iter().try_fold(1usize, usize::checked_mul).filter(|p| *p <= MOST)
+    let mut none = false;
+    let parts = dims.into_iter().try_fold(1usize, |product, dim| {
+        none |= dim == 0;
+        product.checked_mul(dim.max(1)).filter(|p| *p <= MOST)
+    })?;
+    Some(if none { 0 } else { parts })
 }
 
 /// Bytes of so many elements.
@@ -139,6 +144,21 @@ impl Ground<'_> {
         self.space(what, operand).map(drop)
     }
 
+    /// Bytes from where an operand begins to the end of its memory.
+    pub(super) fn bytes(&self, what: &str, operand: Operand) -> Result<usize, Fault> {
+        self.space(what, operand).map(|space| space.end - space.start)
+    }
+
+    /// Refuses an operand that has fewer bytes.
+    pub(super) fn holds(&self, what: &str, operand: Operand, bytes: usize) -> Result<(), Fault> {
+        let space = self.space(what, operand)?;
+        let needed = space.start.checked_add(bytes).ok_or_else(|| overflow(what))?;
+        if needed > space.end {
+            return Err(Fault::TooLarge { what: what.to_owned(), needed, available: space.end });
+        }
+        Ok(())
+    }
+
     /// Refuses an operand that may not be written.
     pub(super) fn writable(&self, what: &str, operand: Operand) -> Result<(), Fault> {
         match operand {
@@ -184,7 +204,8 @@ impl Ground<'_> {
         }
     }
 
-    /// An `i32` input of at least so many elements that all are below its limit; gives the limit.
+    /// An `i32` input of at least so many elements that all are below its limit; gives the limit. Elements that a step was not
+    /// given are 0, so it is never less than 1.
     pub(super) fn indices(&self, what: &str, operand: Operand, elements: usize) -> Result<usize, Fault> {
         let space = self.space(what, operand)?;
         let unlimited = || Fault::Unlimited { what: what.to_owned(), operand: name(operand) };
@@ -203,7 +224,7 @@ impl Ground<'_> {
             ports if is(ports.outputs) => self.sizes.rows,
             _ => limit,
         };
-        Ok(limit.min(bound))
+        Ok(limit.min(bound).max(1))
     }
 
     /// An f32 view with axes of these sizes (at the bounds); at most `MAX_INDIRECTS` fetched indices.

@@ -1,20 +1,14 @@
 //! The rules that one step of a program must keep, at the bounds of its entry.
 
+use super::calls::Call;
 use super::error::Fault;
 use super::reach::{Base, Ground, Reach, bytes, disjoint, overflow, product};
 use crate::attention::is_cache;
 use crate::dot::BATCH_AXES;
 use llamac_formats::program::{
-    AttentionWork, DotWork, EpilogueWork, GatherWork, GemmSegment, GemmWork, Operand, RowsWork, StateInfo, Work,
+    AttentionWork, DotWork, EpilogueWork, GatherWork, GemmSegment, GemmWork, Operand, StateInfo, Work,
 };
-use llamac_formats::{DType, Extent, PANEL_WIDTH};
-
-/// How a kernel is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
-    Rows,
-    Epilogue,
-}
+use llamac_formats::{DType, Extent, Over, PANEL_WIDTH};
 
 impl Ground<'_> {
     /// Checks one step; `calls` remembers how each kernel is called.
@@ -26,40 +20,6 @@ impl Ground<'_> {
             Work::Attention(work) => self.attention(work),
             Work::Gather(work) => self.gather(work),
         }
-    }
-
-    fn kernel(
-        &self,
-        kernel: usize,
-        call: Call,
-        calls: &mut [Option<Call>],
-        operands: &[Operand],
-        scalars: &[Extent],
-    ) -> Result<(), Fault> {
-        let count = calls.len();
-        let seen = calls.get_mut(kernel).ok_or(Fault::NoSuch { what: "kernel", index: kernel, count })?;
-        if let Some(other) = seen.filter(|seen| *seen != call) {
-            return Err(Fault::Mismatch {
-                what: format!("the signature of kernel {kernel}"),
-                found: format!("{call:?}"),
-                expected: format!("{other:?}, as in an earlier step"),
-            });
-        }
-        *seen = Some(call);
-        for (i, operand) in operands.iter().enumerate() {
-            self.exists(&format!("operand {i}"), *operand)?;
-        }
-        for (i, scalar) in scalars.iter().enumerate() {
-            self.value(&format!("scalar {i}"), *scalar)?;
-        }
-        Ok(())
-    }
-
-    fn rows(&self, work: &RowsWork, calls: &mut [Option<Call>]) -> Result<(), Fault> {
-        self.kernel(work.kernel, Call::Rows, calls, &work.operands, &work.scalars)?;
-        let count = self.value("the number of rows", work.count)?;
-        at_least_one("the grain", work.grain)?;
-        countable("the number of rows over the grain", count.div_ceil(work.grain))
     }
 
     /// A weight in panels: `[N, K]` with these K.
@@ -84,6 +44,14 @@ impl Ground<'_> {
         at_least_one(&format!("n of segment {i}"), segment.n)?;
         at_least_one(&format!("the panel step of segment {i}"), segment.step)?;
         let panels = n.div_ceil(PANEL_WIDTH);
+        // Also where there is but one panel, and nothing to step over.
+        if segment.step > panels {
+            return Err(Fault::Mismatch {
+                what: format!("the panel step of segment {i}"),
+                found: segment.step.to_string(),
+                expected: format!("at most the {panels} panels of weight {}", segment.weight),
+            });
+        }
         let last = (segment.n.div_ceil(PANEL_WIDTH) - 1)
             .checked_mul(segment.step)
             .and_then(|s| s.checked_add(segment.first))
@@ -122,12 +90,15 @@ impl Ground<'_> {
             expect_extent("the stride of k in an index", indirect.strides[1], Extent::ZERO)?;
         }
         match &work.epilogue {
-            Some(EpilogueWork { paired, kernel, operands, scalars }) => {
-                self.kernel(*kernel, Call::Epilogue, calls, operands, scalars)?;
+            Some(epilogue) => {
                 let first = work.segments[0].n;
-                if let Some(other) = work.segments.iter().find(|s| *paired && s.n != first) {
+                if let Some(other) = work.segments.iter().find(|s| epilogue.paired && s.n != first) {
                     return Err(mismatch("n of a paired segment", other.n, first));
                 }
+                let (columns, segments) = if epilogue.paired { (first, work.segments.len()) } else { (n, 1) };
+                let over = Over::Tiles { rows: work.m, columns, segments };
+                let EpilogueWork { kernel, operands, scalars, .. } = epilogue;
+                self.call(*kernel, over, calls, operands, scalars)?;
             }
             None => {
                 self.writable("the result", work.out)?;
@@ -185,8 +156,28 @@ impl Ground<'_> {
         (dims[axes], dims[axes + 1]) = (m, n);
         self.writable("the result", work.out.base)?;
         let out = self.access("the result", &work.out, &dims)?;
+        self.apart("the result", &out, &dims)?;
+        // Both sides may repeat their elements along K, but not for ever.
+        if k > MOST_REPEATED && [&work.lhs, &work.rhs].iter().all(|a| a.strides[axes + 1].factor == 0) {
+            return Err(Fault::Mismatch {
+                what: "K of sides without a stride along it".to_owned(),
+                found: k.to_string(),
+                expected: format!("at most {MOST_REPEATED}"),
+            });
+        }
         disjoint("the result", &out, "the left side", &lhs)?;
         disjoint("the result", &out, "the right side", &rhs)
+    }
+
+    /// Refuses a result that has more elements than the memory that it covers: they would be written over each other, any
+    /// number of times.
+    fn apart(&self, what: &str, reach: &Reach, dims: &[usize]) -> Result<(), Fault> {
+        let needed = product(dims.iter().copied()).and_then(|n| bytes(n, DType::F32)).ok_or_else(|| overflow(what))?;
+        let available = reach.bytes.len();
+        if needed > available {
+            return Err(Fault::TooLarge { what: what.to_owned(), needed, available });
+        }
+        Ok(())
     }
 
     fn cache(&self, what: &'static str, index: usize) -> Result<&StateInfo, Fault> {
@@ -248,6 +239,7 @@ impl Ground<'_> {
                 expect_extent("the last stride of an index", indirect.strides[3], Extent::ZERO)?;
             }
         }
+        self.apart("the result", &out, &dims)?;
         disjoint("the result", &out, "the queries", &q)?;
         for (what, state) in [("the keys", work.keys), ("the values", work.values)] {
             disjoint("the result", &out, what, &Reach { base: Base::State(state), bytes: 0..usize::MAX })?;
@@ -276,7 +268,7 @@ fn mismatch(what: &str, found: usize, expected: usize) -> Fault {
     Fault::Mismatch { what: what.to_owned(), found: found.to_string(), expected: expected.to_string() }
 }
 
-fn at_least_one(what: &str, found: usize) -> Result<(), Fault> {
+pub(super) fn at_least_one(what: &str, found: usize) -> Result<(), Fault> {
     if found == 0 {
         return Err(Fault::Mismatch {
             what: what.to_owned(),
@@ -287,8 +279,11 @@ fn at_least_one(what: &str, found: usize) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The longest contraction of two sides that both repeat one element along it.
+const MOST_REPEATED: usize = 1 << 24;
+
 /// Tasks are numbered in 32 bits.
-fn countable(what: &str, found: usize) -> Result<(), Fault> {
+pub(super) fn countable(what: &str, found: usize) -> Result<(), Fault> {
     if u32::try_from(found).is_err() {
         let expected = format!("at most {}", u32::MAX);
         return Err(Fault::Mismatch { what: what.to_owned(), found: found.to_string(), expected });

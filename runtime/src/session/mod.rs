@@ -36,6 +36,8 @@ pub struct Session {
     entries: Vec<Prepared>,
     rows: Rows,
     last: Option<Sizes>,
+    /// Bytes of each input that the last step was given.
+    given: Vec<usize>,
     clock: Option<Clock>,
     scratch: ThreadScratch,
     states: Region,
@@ -107,6 +109,7 @@ impl Session {
             routines: routines(tier).into(),
             rows: Rows::new(program),
             last: None,
+            given: vec![0; layout.inputs.len()],
             clock: None,
             _arena: arena,
             executable,
@@ -176,10 +179,16 @@ impl Session {
             most_outputs: program.bounds.outputs,
             most_tokens: program.bounds.tokens,
         })?;
-        for (port, offset) in program.inputs.iter().zip(&self.layout.inputs) {
+        for ((port, offset), given) in program.inputs.iter().zip(&self.layout.inputs).zip(&mut self.given) {
             if let Some((_, data)) = inputs.iter().find(|(name, _)| *name == port.name) {
                 let bytes = data.bytes();
-                self.inputs.as_mut_slice()[*offset..offset + bytes.len()].copy_from_slice(bytes);
+                let memory = &mut self.inputs.as_mut_slice()[*offset..];
+                memory[..bytes.len()].copy_from_slice(bytes);
+                // What an earlier step left behind was checked for that step's sizes; 0 is in range for every one.
+                if let Some(left) = memory.get_mut(bytes.len()..*given) {
+                    left.fill(0);
+                }
+                *given = bytes.len();
             }
         }
         self.entries[index].resolve(&program.entries[index], &self.bases, &sizes);

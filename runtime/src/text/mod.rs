@@ -1,17 +1,30 @@
-//! Text: a tokenizer as its `tokenizer.json` describes it, and token by token back to text.
+//! Text: tokens of it, and token by token back to text.
+//!
+//! A tokenizer works on a stored vocabulary (`llamac_formats::vocabulary`): special tokens are cut out (`special`), what lies
+//! between is taken apart (`split`), and the tokens of each piece are joined (`merge`). [`to_vocabulary`] makes one of a
+//! `tokenizer.json`. What such a file asks for beyond that is left to the `tokenizers` crate (`foreign`).
 
 mod bytes;
 mod check;
 mod file;
+mod foreign;
+mod form;
+mod json;
+mod merge;
+mod special;
+mod split;
 mod stream;
 
+pub use json::{Inexpressible, to_vocabulary};
 pub use stream::TextStream;
 
-use bytes::ByteAlphabet;
-use check::check;
+use crate::memory::Region;
+use foreign::{Foreign, append_spelled};
+use form::{Form, MAX_TEXT, Stored};
+use llamac_formats::vocabulary::{fallback_byte, is_vocabulary};
 use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 use tokenizers::DecoderWrapper;
 
@@ -71,15 +84,21 @@ pub enum TokenizerError {
 /// A tokenizer whose ids all belong to the model.
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    engine: Engine,
     joining: Joining,
 }
 
-/// How tokens become text, as far as text that comes piece by piece must know.
 #[derive(Debug)]
+enum Engine {
+    Form(Box<Form>),
+    Foreign(Box<Foreign>),
+}
+
+/// How tokens become text, as far as text that comes piece by piece must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Joining {
     /// Every token is bytes; text is their concatenation (GPT-2, Llama 3, Qwen).
-    Bytes(ByteAlphabet),
+    Bytes,
     /// Tokens like `<0x0A>` are bytes, and a run of them is valid or invalid as a whole (Llama 2).
     ByteRuns,
     /// Anything else.
@@ -102,7 +121,8 @@ impl Tokenizer {
         Tokenizer::from_bytes(&bytes, &path.display().to_string(), vocab)
     }
 
-    /// The same from the bytes of such a file; `origin` is what errors call them.
+    /// The same from bytes: those of such a file, or a stored vocabulary (`llamac_formats::vocabulary`); `origin` is what
+    /// errors call them.
     ///
     /// # Errors
     /// If they are no tokenizer, or have ids past the vocabulary.
@@ -111,44 +131,84 @@ impl Tokenizer {
         if bytes.is_empty() {
             return Err(invalid("the file is empty".into()));
         }
-        let text = str::from_utf8(bytes).map_err(|e| invalid(format!("not UTF-8 ({e})")))?;
-        let added = check(text, vocab).map_err(invalid)?;
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(text)).map_err(invalid)?;
-        // Some files carry the truncation and padding of a training run: a prompt is taken whole, and as it is.
-        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?.with_padding(None);
-        let all = inner.get_vocab(true);
-        let past = || all.iter().filter(|(_, id)| **id as usize >= vocab);
-        if let Some((token, id)) = past().max_by_key(|(token, id)| (**id, *token)) {
-            return Err(TokenizerError::PastVocabulary {
-                origin: origin.into(),
-                token: token.clone(),
-                id: *id,
-                others: past().count() - 1,
-                vocab,
-            });
+        if is_vocabulary(bytes) {
+            return Tokenizer::from_stored(Stored::Owned(bytes.to_vec()), origin, vocab);
         }
-        for token in &added {
-            if inner.token_to_id(&token.content).map(u64::from) != Some(token.id) {
-                let found = inner.token_to_id(&token.content).map_or("none".into(), |id| id.to_string());
-                return Err(invalid(format!(
-                    "added_tokens gives {:?} the id {}, expected {found} (what its place gives it; the model's vocabulary has \
-                     {vocab} tokens)",
-                    token.content, token.id
-                )));
+        match to_vocabulary(bytes) {
+            Ok(stored) => Tokenizer::from_stored(Stored::Owned(stored), origin, vocab),
+            Err(_) => Tokenizer::from_json(bytes, origin, vocab),
+        }
+    }
+
+    /// The same from a section of an artifact, which is not copied if it is a stored vocabulary.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_bytes`].
+    pub fn from_region(region: &Arc<Region>, origin: &str, vocab: usize) -> Result<Tokenizer, TokenizerError> {
+        if is_vocabulary(region.as_slice()) {
+            return Tokenizer::from_stored(Stored::Mapped(Arc::clone(region)), origin, vocab);
+        }
+        Tokenizer::from_bytes(region.as_slice(), origin, vocab)
+    }
+
+    /// A `tokenizer.json` read by the `tokenizers` crate, whether or not a stored vocabulary could express it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_bytes`].
+    pub fn from_json(bytes: &[u8], origin: &str, vocab: usize) -> Result<Tokenizer, TokenizerError> {
+        let invalid = |message: String| TokenizerError::Invalid { origin: origin.into(), message };
+        let text = str::from_utf8(bytes).map_err(|e| invalid(format!("not UTF-8 ({e})")))?;
+        let foreign = Foreign::parse(text, origin, vocab)?;
+        let joining = match foreign.decoders().as_slice() {
+            [DecoderWrapper::ByteLevel(_)] => Joining::Bytes,
+            steps if steps.iter().any(|step| matches!(step, DecoderWrapper::ByteFallback(_))) => Joining::ByteRuns,
+            _ => Joining::Other,
+        };
+        Ok(Tokenizer { engine: Engine::Foreign(Box::new(foreign)), joining })
+    }
+
+    fn from_stored(stored: Stored, origin: &str, vocab: usize) -> Result<Tokenizer, TokenizerError> {
+        let form = Form::open(stored)
+            .map_err(|error| TokenizerError::Invalid { origin: origin.into(), message: error.to_string() })?;
+        let tokens = form.vocabulary().len();
+        if tokens > vocab {
+            // Ids that no token has may lie past the vocabulary.
+            let is_token = |id: &u32| !form.vocabulary().text(*id).is_empty();
+            let mut past = (vocab as u32..tokens as u32).rev().filter(is_token);
+            if let Some(id) = past.next() {
+                let token = form.token(id).unwrap_or_default();
+                return Err(TokenizerError::PastVocabulary {
+                    origin: origin.into(),
+                    token,
+                    id,
+                    others: past.count(),
+                    vocab,
+                });
             }
         }
-        let joining = Joining::of(inner.get_decoder());
-        Ok(Tokenizer { inner, joining })
+        let joining = if form.is_bytes() { Joining::Bytes } else { Joining::ByteRuns };
+        Ok(Tokenizer { engine: Engine::Form(Box::new(form)), joining })
+    }
+
+    /// Whether it works on a stored vocabulary, and not through the `tokenizers` crate.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.engine, Engine::Form(_))
     }
 
     /// The ids of a text; `special` adds what the tokenizer puts around a text (the begin token).
     ///
     /// # Errors
-    /// If the model of the tokenizer cannot represent the text.
+    /// If the model of the tokenizer cannot represent the text, or the text is longer than a gigabyte.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = guarded(|| self.inner.encode_fast(text, special));
-        let encoding = encoding.map_err(|message| TokenizerError::Encode { message })?;
-        Ok(encoding.get_ids().to_vec())
+        match &self.engine {
+            Engine::Form(_) if text.len() > MAX_TEXT => Err(TokenizerError::Encode {
+                message: format!("it has {} bytes, expected at most {MAX_TEXT}", text.len()),
+            }),
+            Engine::Form(form) => Ok(form.encode(text, special)),
+            Engine::Foreign(foreign) => {
+                foreign.encode(text, special).map_err(|message| TokenizerError::Encode { message })
+            }
+        }
     }
 
     /// The text of some ids; `special` includes the special tokens as they are spelled. Ids that are no token have no text.
@@ -156,7 +216,12 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer's decoder refuses.
     pub fn decode(&self, ids: &[u32], special: bool) -> Result<String, TokenizerError> {
-        guarded(|| self.inner.decode(ids, !special)).map_err(|message| TokenizerError::Decode { message })
+        match &self.engine {
+            Engine::Form(form) => Ok(form.decode(ids, special)),
+            Engine::Foreign(foreign) => {
+                foreign.decode(ids, special).map_err(|message| TokenizerError::Decode { message })
+            }
+        }
     }
 
     /// Text that comes token by token, after a prompt.
@@ -169,42 +234,39 @@ impl Tokenizer {
 
     /// The token as the vocabulary spells it.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
-    }
-
-    /// The token, where it has text: special tokens have none.
-    fn visible_token(&self, id: u32) -> Option<String> {
-        self.token(id).filter(|token| !self.inner.get_added_vocabulary().is_special_token(token))
-    }
-}
-
-/// Calls into the `tokenizers` crate, whose panics over odd settings in a file (a `Strip` longer than its token) become
-/// errors: a file must not end the process. Its values are only read, or dropped after a failure, so none is seen half made.
-fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("the settings of the tokenizer contradict each other".into()),
-    }
-}
-
-impl Joining {
-    fn of(decoder: Option<&DecoderWrapper>) -> Joining {
-        let mut steps = vec![];
-        flatten(decoder, &mut steps);
-        match steps.as_slice() {
-            [DecoderWrapper::ByteLevel(_)] => Joining::Bytes(ByteAlphabet::new()),
-            steps if steps.iter().any(|step| matches!(step, DecoderWrapper::ByteFallback(_))) => Joining::ByteRuns,
-            _ => Joining::Other,
+        match &self.engine {
+            Engine::Form(form) => form.token(id),
+            Engine::Foreign(foreign) => foreign.token(id),
         }
     }
-}
 
-fn flatten<'a>(decoder: Option<&'a DecoderWrapper>, steps: &mut Vec<&'a DecoderWrapper>) {
-    match decoder {
-        Some(DecoderWrapper::Sequence(sequence)) => {
-            sequence.get_decoders().iter().for_each(|step| flatten(Some(step), steps));
+    /// Whether an id is a token that has text: special tokens have none.
+    fn is_visible(&self, id: u32) -> bool {
+        match &self.engine {
+            Engine::Form(form) => form.is_visible(id),
+            Engine::Foreign(foreign) => foreign.token(id).is_some_and(|token| !foreign.is_special(&token)),
         }
-        Some(step) => steps.push(step),
-        None => {}
+    }
+
+    /// Whether a token is a byte of byte fallback.
+    fn is_fallback_byte(&self, id: u32) -> bool {
+        match &self.engine {
+            Engine::Form(form) => fallback_byte(form.vocabulary().text(id)).is_some(),
+            Engine::Foreign(foreign) => {
+                foreign.token(id).is_some_and(|token| fallback_byte(token.as_bytes()).is_some())
+            }
+        }
+    }
+
+    /// Appends the bytes of a token, where text is the concatenation of what tokens stand for.
+    fn append_bytes(&self, id: u32, bytes: &mut Vec<u8>) {
+        match &self.engine {
+            Engine::Form(form) => bytes.extend_from_slice(form.vocabulary().text(id)),
+            Engine::Foreign(foreign) => {
+                if let Some(token) = foreign.token(id) {
+                    append_spelled(&token, bytes);
+                }
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! bytes, which are text or not as a whole. All pieces together are what the prompt and the generated tokens decode
 //! to, less what the prompt decodes to. A piece costs the same however long the text already is.
 
-use super::bytes::{is_fallback_byte, take_complete};
+use super::bytes::take_complete;
 use super::{Joining, Tokenizer, TokenizerError};
 
 /// The most tokens that a text of unknown making is held back for.
@@ -37,10 +37,9 @@ enum State {
 impl<'t> TextStream<'t> {
     pub(super) fn new(tokenizer: &'t Tokenizer, prompt: &[u32]) -> Result<TextStream<'t>, TokenizerError> {
         let state = match tokenizer.joining {
-            Joining::Bytes(_) => State::Bytes(vec![]),
+            Joining::Bytes => State::Bytes(vec![]),
             Joining::ByteRuns | Joining::Other => {
-                let ids: Vec<u32> =
-                    prompt.iter().copied().filter(|&id| tokenizer.visible_token(id).is_some()).collect();
+                let ids: Vec<u32> = prompt.iter().copied().filter(|&id| tokenizer.is_visible(id)).collect();
                 State::Window { shown: tokenizer.decode(&ids, false)?, shown_ids: ids.len(), ids }
             }
         };
@@ -60,20 +59,20 @@ impl<'t> TextStream<'t> {
     /// # Errors
     /// If the tokenizer's decoder refuses.
     pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
-        let Some(token) = self.tokenizer.visible_token(id) else { return Ok(String::new()) };
+        if !self.tokenizer.is_visible(id) {
+            return Ok(String::new());
+        }
         self.begun = true;
         match &mut self.state {
             State::Bytes(pending) => {
                 let mut text = String::new();
-                if let Joining::Bytes(alphabet) = &self.tokenizer.joining {
-                    alphabet.append(&token, pending);
-                }
+                self.tokenizer.append_bytes(id, pending);
                 take_complete(pending, &mut text);
                 Ok(text)
             }
             State::Window { ids, .. } => {
                 ids.push(id);
-                if matches!(self.tokenizer.joining, Joining::ByteRuns) && is_fallback_byte(&token) {
+                if matches!(self.tokenizer.joining, Joining::ByteRuns) && self.tokenizer.is_fallback_byte(id) {
                     return Ok(String::new());
                 }
                 self.advance(false)

@@ -6,7 +6,10 @@
 //!
 //! Registers: `tmm0`–`tmm3` hold sums (two row tiles × two panels), `tmm4`, `tmm5` activations, `tmm6`, `tmm7` weights.
 
+use super::Simd;
+use super::avx512::Avx512;
 use core::arch::asm;
+use core::arch::x86_64::*;
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
@@ -15,9 +18,6 @@ pub(crate) const ROWS: usize = 16;
 
 /// Inputs of a tile of bf16.
 pub(crate) const INPUTS: usize = 32;
-
-/// Bytes of a full tile, and of as many inputs of a panel of bf16.
-pub(crate) const BYTES: usize = 1024;
 
 /// Why the tiles cannot be used on a machine that has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,62 @@ fn request() -> Result<(), Refusal> {
 
 /// Whether tiles can be used here.
 pub(super) fn available() -> bool {
-    super::avx512::available() && is_x86_feature_detected!("avx512bf16") && permission() == Some(Ok(()))
+    super::avx512::vnni_available() && is_x86_feature_detected!("avx512bf16") && permission() == Some(Ok(()))
+}
+
+/// Vectors that are rounded to bf16 on their way to memory: to nearest even, subnormal results to 0.
+///
+/// # Safety
+/// For every function: the machine must have the tier, and pointers must be valid for the elements named.
+#[allow(clippy::missing_safety_doc)] // said once, above
+pub(crate) trait Narrow: Simd {
+    /// Stores the first and the second of `LANES` pairs.
+    unsafe fn store_pairs(to: *mut u16, first: Self::F, second: Self::F);
+    /// Stores two vectors, one after the other.
+    unsafe fn store_two(to: *mut u16, first: Self::F, second: Self::F);
+}
+
+// SAFETY (all blocks): the trait's callers vouch for the instruction set and the pointers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Narrow for Avx512<true> {
+    #[inline(always)]
+    unsafe fn store_pairs(to: *mut u16, first: __m512, second: __m512) {
+        unsafe {
+            let pairs = _mm512_set_epi16(
+                31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
+                17, 1, 16, 0,
+            );
+            let both = core::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+            _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi16(pairs, both));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_two(to: *mut u16, first: __m512, second: __m512) {
+        unsafe {
+            let both = core::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+            _mm512_storeu_si512(to.cast(), both);
+        }
+    }
+}
+
+/// Work whose results are bf16 for tiles.
+pub(crate) trait NarrowKernel {
+    /// The work; must be `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `S`; the rest is each kernel's own.
+    unsafe fn run<S: Narrow>(self);
+}
+
+/// Runs a kernel compiled for this tier.
+///
+/// # Safety
+/// The machine must have the tier, and what the kernel itself asks must hold.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+pub(crate) unsafe fn enter<K: NarrowKernel>(kernel: K) {
+    // SAFETY: the caller vouches for both.
+    unsafe { kernel.run::<Avx512<true>>() }
 }
 
 /// `ldtilecfg`'s operand.

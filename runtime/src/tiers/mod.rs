@@ -26,16 +26,30 @@ pub enum Tier {
     Avx512,
     /// AVX-512 with dot products of bytes (VNNI).
     Avx512Vnni,
+    /// AMX with bf16 for many rows, and AVX-512 with VNNI and BF16 for everything else.
+    Amx,
 }
 
 impl Tier {
     /// Every tier, slowest first.
-    pub const ALL: [Tier; 4] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Vnni];
+    pub const ALL: [Tier; 5] = [Tier::Portable, Tier::Avx2, Tier::Avx512, Tier::Avx512Vnni, Tier::Amx];
 
     /// The fastest tier that this machine has.
     pub fn detect() -> Tier {
         let mut available = Tier::ALL.into_iter().filter(|t| t.available());
         available.next_back().unwrap_or(Tier::Portable)
+    }
+
+    /// What the system withholds: a sentence where the machine has tiles and the system does not let this process use them.
+    pub fn withheld() -> Option<String> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(Err(refusal)) = amx::permission() {
+            return Some(format!(
+                "the system refuses the state of AMX tiles (error {}): the tier amx is not used",
+                -refusal.status
+            ));
+        }
+        None
     }
 
     /// Whether this machine has the tier.
@@ -48,18 +62,21 @@ impl Tier {
             Tier::Avx512 => avx512::available(),
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => avx512::vnni_available(),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => amx::available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni => false,
+            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => false,
         }
     }
 
-    /// `portable`, `avx2`, `avx512`, `avx512vnni`.
+    /// `portable`, `avx2`, `avx512`, `avx512vnni`, `amx`.
     pub const fn name(self) -> &'static str {
         match self {
             Tier::Portable => "portable",
             Tier::Avx2 => "avx2",
             Tier::Avx512 => "avx512",
             Tier::Avx512Vnni => "avx512vnni",
+            Tier::Amx => "amx",
         }
     }
 
@@ -73,7 +90,7 @@ impl Tier {
         match self {
             Tier::Portable => 4,
             Tier::Avx2 => 8,
-            Tier::Avx512 | Tier::Avx512Vnni => 16,
+            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => 16,
         }
     }
 
@@ -92,12 +109,12 @@ impl Tier {
             Tier::Avx2 => unsafe { avx2::enter(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller vouches for the tier and the kernel.
-            Tier::Avx512Vnni if K::BYTES => unsafe { avx512::enter_vnni(kernel) },
+            Tier::Avx512Vnni | Tier::Amx if K::BYTES => unsafe { avx512::enter_vnni(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above; what multiplies no bytes is the same in both.
-            Tier::Avx512 | Tier::Avx512Vnni => unsafe { avx512::enter(kernel) },
+            Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => unsafe { avx512::enter(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
-            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni => {
+            Tier::Avx2 | Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => {
                 unreachable!("the tier {} exists on x86-64 only", self.name())
             }
         }

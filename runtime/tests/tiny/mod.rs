@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use llamac_formats::program::*;
-use llamac_formats::{Access, Bounds, DType, Extent, Indirect, PanelLayout, Sym};
+use llamac_formats::{Access, Bounds, DType, Extent, Indirect, Over, PanelLayout, Reach, Sym, Touch};
 use llamac_runtime::{Code, Executable, Generator, LoadError, Pool, Region, Session, Tier};
 use std::sync::Arc;
 
@@ -391,6 +391,36 @@ fn port(name: &str, dtype: DType, dims: Vec<Extent>, limit: Option<usize>) -> Po
     PortInfo { name: name.into(), dtype, dims, limit }
 }
 
+/// Writes down what the kernels touch in each of the program's calls of them.
+pub fn reaches(program: &mut Program) {
+    let read = |elements: usize| Touch { bytes: elements * 4, stored: false, below: None };
+    let stored = |elements: usize| Touch { stored: true, ..read(elements) };
+    let index = |elements: usize, below: usize| Touch { below: Some(below), ..read(elements) };
+    for entry in &program.entries {
+        let b = entry.bounds;
+        for step in &entry.steps {
+            let (kernel, over, scalars) = match &step.work {
+                Work::Rows(w) => (w.kernel, Over::Rows(w.count), &w.scalars),
+                Work::Gemm(GemmWork { m, segments, epilogue: Some(e), .. }) => {
+                    let (columns, segments) = (segments[0].n, segments.len());
+                    (e.kernel, Over::Tiles { rows: *m, columns, segments }, &e.scalars)
+                }
+                _ => continue,
+            };
+            let cache = stored(BOUNDS.slots * KV * BOUNDS.tokens * HEAD);
+            let positions = index(b.rows, BOUNDS.tokens);
+            let operands = match kernel {
+                0 => vec![read(b.rows * QKV), cache, cache, positions, index(b.rows, BOUNDS.slots)],
+                1 => vec![read(b.rows * DIM), index(b.outputs, b.rows), stored(b.outputs * DIM)],
+                2 => vec![stored(b.outputs * DIM)],
+                3 => vec![stored(b.outputs * FFN)],
+                _ => vec![stored(b.rows * KV * GROUP * BOUNDS.tokens), positions],
+            };
+            program.kernels[kernel].reaches.push(Reach { bounds: b, over, scalars: scalars.clone(), operands });
+        }
+    }
+}
+
 /// The program and its weights.
 pub fn model() -> (Program, Region) {
     let (weights, region) = weights();
@@ -400,9 +430,15 @@ pub fn model() -> (Program, Region) {
         dtype: DType::F32,
         dims: vec![BOUNDS.slots, KV, BOUNDS.tokens, HEAD],
     };
-    let kernel =
-        |name: &str, scratch| KernelInfo { name: name.into(), offset: 0, bytes: 0, scratch, loops: String::new() };
-    let program = Program {
+    let kernel = |name: &str, scratch| KernelInfo {
+        name: name.into(),
+        offset: 0,
+        bytes: 0,
+        scratch,
+        reaches: vec![],
+        loops: String::new(),
+    };
+    let mut program = Program {
         name: "tiny".into(),
         bounds: BOUNDS,
         act: "f32".into(),
@@ -430,6 +466,7 @@ pub fn model() -> (Program, Region) {
             entry("rows", BOUNDS, s, r),
         ],
     };
+    reaches(&mut program);
     (program, region)
 }
 
@@ -500,6 +537,8 @@ pub fn unfused() -> (Program, Region) {
         ];
         entry.steps.splice(3..3, steps);
     }
+    program.kernels.iter_mut().for_each(|k| k.reaches.clear());
+    reaches(&mut program);
     (program, region)
 }
 

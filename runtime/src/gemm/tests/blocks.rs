@@ -7,7 +7,7 @@ const ACTS: [DType; 3] = [DType::F32, DType::BF16, DType::Q8];
 const ROWS: [usize; 4] = [1, 3, 17, 64];
 
 /// Rows of activations as they lie in memory, in words so that they are aligned.
-struct Activations {
+pub(super) struct Activations {
     act: DType,
     /// Elements from row to row.
     stride: usize,
@@ -15,7 +15,7 @@ struct Activations {
 }
 
 impl Activations {
-    fn new(act: DType, rows: &[f32], k: usize) -> Activations {
+    pub(super) fn new(act: DType, rows: &[f32], k: usize) -> Activations {
         let stride = k + q8::ELEMENTS;
         let mut bytes = Vec::new();
         for row in rows.chunks_exact(k) {
@@ -62,7 +62,7 @@ impl Activations {
     }
 
     /// Runs a GEMM whose output is rows.
-    fn times(&self, pool: &Pool, tier: Tier, m: usize, k: usize, segments: &[Segment]) -> Vec<f32> {
+    pub(super) fn times(&self, pool: &Pool, tier: Tier, m: usize, k: usize, segments: &[Segment]) -> Vec<f32> {
         let n: usize = segments.iter().map(|s| s.n).sum();
         self.run(pool, tier, m, k, segments, n, None)
     }
@@ -136,6 +136,12 @@ fn limit(act: DType) -> f64 {
     }
 }
 
+/// What may lie between a result and the exact one of the stored activations: f32 sums, and on tiles the rounding of bytes and
+/// block weights to bf16, each at most 2⁻⁹ of an element.
+fn from_exact(tier: Tier, act: DType) -> f64 {
+    if tier == Tier::Amx && act == DType::Q8 { 8e-6 } else { 1e-11 }
+}
+
 /// Every tier × format × activations × rows: against f64 of the weights and the true activations, against the portable tier, and
 /// to the bit for any number of threads and of other rows.
 #[test]
@@ -160,11 +166,17 @@ fn every_format_and_activation() {
                     let error = nmse(&all, &want);
                     assert!(error <= limit(act), "{what}: NMSE {error:e}");
                     let apart = nmse(&all, &portable);
-                    assert!(apart <= 1e-11, "{what}: {apart:e} from the portable tier");
+                    assert!(apart <= from_exact(tier, act), "{what}: {apart:e} from the portable tier");
                     for m in ROWS {
+                        // Tiles do not round as vectors do, and few rows do not go to tiles.
+                        let same = if tier == Tier::Amx {
+                            a.times(&pools[0], tier, m, k, &segments)
+                        } else {
+                            all[..m * n].to_vec()
+                        };
                         for pool in &pools {
                             let got = a.times(pool, tier, m, k, &segments);
-                            assert_eq!(bits(&got), bits(&all[..m * n]), "{what}, {m} rows, {} threads", pool.threads());
+                            assert_eq!(bits(&got), bits(&same), "{what}, {m} rows, {} threads", pool.threads());
                         }
                     }
                 }
@@ -188,7 +200,8 @@ fn scalar_weights_take_every_activation() {
                 let all = a.times(&pool, tier, most, k, &[segment(&matrix, n)]);
                 let error = nmse(&all, &want);
                 assert!(error <= limit(act), "{tier} {dtype} {act}: NMSE {error:e}");
-                for m in [1, 5] {
+                for m in if tier == Tier::Amx { &[][..] } else { &[1, 5] } {
+                    let m = *m;
                     let got = a.times(&pool, tier, m, k, &[segment(&matrix, n)]);
                     assert_eq!(bits(&got), bits(&all[..m * n]), "{tier} {dtype} {act} {m}");
                 }
@@ -222,7 +235,8 @@ fn segments_of_several_formats() {
                 for tier in available() {
                     let got = a.times(&Pool::new(2).unwrap(), tier, m, k, &segments[..count]);
                     let error = nmse(&got, &want);
-                    assert!(error <= 1e-11, "{tier} {act} {m} rows, {count} segments: NMSE {error:e}");
+                    let limit = from_exact(tier, act);
+                    assert!(error <= limit, "{tier} {act} {m} rows, {count} segments: NMSE {error:e}");
                 }
             }
         }
@@ -247,7 +261,7 @@ fn paired_epilogues_see_every_element_once() {
             for tier in available() {
                 let got = a.run(&Pool::new(2).unwrap(), tier, m, k, &segments, n, Some(add_segments));
                 let error = nmse(&got, &want);
-                assert!(error <= 1e-11, "{tier} {act} {m} rows: NMSE {error:e}");
+                assert!(error <= from_exact(tier, act), "{tier} {act} {m} rows: NMSE {error:e}");
             }
         }
     }

@@ -270,3 +270,6 @@ fn nothing_to_do() {
         assert_eq!(got, vec![0.0; m * 16]);
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+mod tiles;

@@ -1,0 +1,29 @@
+//! What only tiles have: partial tiles, inputs in several blocks, panels without a neighbour.
+
+use super::blocks::Activations;
+use super::*;
+use llamac_formats::BlockFormat;
+
+#[test]
+fn partial_tiles_and_several_blocks_of_inputs() {
+    if !Tier::Amx.available() {
+        eprintln!("this machine has no tiles: skipped");
+        return;
+    }
+    let mut numbers = Numbers::new(21);
+    let pool = Pool::new(2).unwrap();
+    for (act, dtype) in [(DType::BF16, DType::BF16), (DType::Q8, DType::Block(BlockFormat::Q4K))] {
+        for (n, k) in [(16, 256), (40, 2304), (300, 512), (136, 4352)] {
+            let matrix = Matrix::new(dtype, n, k, &mut numbers);
+            for m in [24, 31, 32, 33, 48, 55, 530] {
+                let a = Activations::new(act, &numbers.reals(m * k), k);
+                let got = a.times(&pool, Tier::Amx, m, k, &[segment(&matrix, n)]);
+                let want = a.times(&pool, Tier::Avx512, m, k, &[segment(&matrix, n)]);
+                let apart: f64 = got.iter().zip(&want).map(|(x, y)| f64::from(x - y).powi(2)).sum();
+                let all: f64 = want.iter().map(|x| f64::from(*x).powi(2)).sum();
+                let limit = if act == DType::Q8 { 8e-6 } else { 1e-11 };
+                assert!(apart <= limit * all, "{act} {dtype} {m} x {k} x {n}: {:e}", apart / all);
+            }
+        }
+    }
+}
