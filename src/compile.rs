@@ -104,14 +104,19 @@ pub fn compile_for(
     let start = Instant::now();
     let passes = run_passes(&mut graph, options, &mut |_, _, _| ControlFlow::Continue(()))?;
     let plan = plan(&graph, options)?;
-    let code =
-        llamac_codegen::compile(&graph, &plan, &code_options(options, precision::in_use(&graph), target, listings))?;
+    let code = llamac_codegen::compile(&graph, &plan, &code_options(&graph, options, target, listings))?;
     Ok(Compiled { graph, passes, plan, code, time: start.elapsed() })
 }
 
 /// What code is made, and what the program says of itself.
-fn code_options(options: &Options, act: String, target: Target, listings: bool) -> llamac_codegen::Options {
-    llamac_codegen::Options { target, act, kv: options.kv.to_string(), fusion: options.fusion.to_string(), listings }
+fn code_options(graph: &Graph, options: &Options, target: Target, listings: bool) -> llamac_codegen::Options {
+    llamac_codegen::Options {
+        target,
+        act: precision::in_use(graph),
+        kv: llamac_passes::cache::in_use(graph),
+        fusion: options.fusion.to_string(),
+        listings,
+    }
 }
 
 /// Packs weights into memory of their own. `progress` is told bytes done and bytes in all.

@@ -6,7 +6,9 @@ use llamac_ir::seeded::{SeededError, SeededSource};
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
 use llamac_models::quant::{Quant, Quantised, quantise};
 use llamac_models::weights::fit;
-use llamac_models::{Architecture, Checkpoint, Config, ConfigError, GgufError, GgufModel, ImportError, ModelDir, WeightsError};
+use llamac_models::{
+    Architecture, Checkpoint, Config, ConfigError, GgufError, GgufModel, ImportError, ModelDir, WeightsError,
+};
 use llamac_runtime::program::MOST_ROWS;
 use llamac_runtime::text::{Tokenizer, TokenizerError};
 use std::fs::File;
@@ -226,9 +228,9 @@ impl Model {
 
     /// Gives the matrices the types that `quant` chooses, as they are packed; what is kept is told.
     pub fn quantise(&mut self, quant: Quant) -> Quantised {
-        let config = self.directory.as_ref().map(ModelDir::config);
-        let is_70b =
-            config.is_some_and(|c| c.architecture == Architecture::Llama && is_70b(c.layers, c.heads, c.kv_heads));
+        let is_70b = self
+            .config()
+            .is_some_and(|c| c.architecture == Architecture::Llama && is_70b(c.layers, c.heads, c.kv_heads));
         quantise(&mut self.graph, quant, is_70b)
     }
 

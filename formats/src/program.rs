@@ -16,7 +16,7 @@ pub struct Program {
     pub bounds: Bounds,
     /// What the activations are at each dot: `f32`.
     pub act: String,
-    /// What the key-value cache holds: `f32`.
+    /// What the key-value cache holds: `f32`, `bf16`, `q8`, or several as `f32+q8`.
     pub kv: String,
     /// The fusion setting that made it: `none`, `rows`, `epilogue`, `attention`, `all`.
     pub fusion: String,
@@ -255,14 +255,16 @@ pub struct DotWork {
 
 /// Attention of S rows over a cache with a running maximum:
 /// `out[s, h, :] = Σ_t softmax_t(scale · q[s, h, :]·keys[slot_s, h / group, t, :]) · values[slot_s, h / group, t, :]`
-/// over `t ≤ position_s`.
+/// over `t ≤ position_s`. Sums and the maximum are f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttentionWork {
+    /// What queries, keys, values and exponentials may be rounded to before they are multiplied: f32 (not at all) or bf16.
+    pub act: DType,
     /// f32, axes (row, kv head, group, head_dim); the last stride is 1.
     pub q: Access<Operand>,
-    /// The key cache, a state `[slots, kv_heads, tokens, head_dim]`.
+    /// The key cache, a state `[slots, kv_heads, tokens, head_dim]` of f32, bf16 or q8.
     pub keys: usize,
-    /// The value cache, of the same shape.
+    /// The value cache, of the same shape and type.
     pub values: usize,
     /// The `i32[S]` input with each row's position.
     pub positions: Operand,

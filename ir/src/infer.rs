@@ -75,7 +75,7 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
     };
     for t in operands {
         let panels_ok = matches!(op, Op::Dot(_) | Op::Gather | Op::Fusion(_));
-        let blocks_ok = panels_ok || matches!(op, Op::Cast);
+        let blocks_ok = panels_ok || matches!(op, Op::Cast | Op::Index | Op::StateWrite);
         ensure!(blocks_ok || !t.dtype.is_block(), "`{}` cannot read elements in blocks, found {t}", op.mnemonic());
         ensure!(t.layout == Layout::Rows || panels_ok, "`{}` cannot read an operand in panels", op.mnemonic());
     }
@@ -124,8 +124,8 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
             arity(0)?;
             let t = written()?;
             ensure!(
-                t.rank() == 4 && t.dtype == DType::F32 && t.dims.iter().all(|d| d.as_const().is_some()),
-                "a state is f32[slots, heads, tokens, head_dim] with constant axes, found {t}"
+                t.rank() == 4 && t.dtype.is_activation() && t.dims.iter().all(|d| d.as_const().is_some()),
+                "a state is f32, bf16 or q8 [slots, heads, tokens, head_dim] with constant axes, found {t}"
             );
             ensure!(
                 t.dims[0] == Dim::Const(bounds.slots) && t.dims[2] == Dim::Const(bounds.tokens),

@@ -16,8 +16,8 @@ mod file;
 pub mod gguf;
 pub mod hf;
 pub mod import;
-pub mod quant;
 mod mapped;
+pub mod quant;
 pub mod synth;
 pub mod weights;
 

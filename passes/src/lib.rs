@@ -9,6 +9,7 @@
 //! Data flows: imported graph → [`canonicalize`] → [`merge_linear`] → [`precision`] → [`fuse_attention`] →
 //! [`fuse_epilogue`] → [`fuse_rows`] → layout → schedule → [`plan`].
 
+pub mod cache;
 pub mod canonicalize;
 pub mod flat;
 pub mod fuse_attention;

@@ -1,6 +1,7 @@
 //! The switches of a compilation.
 
 use crate::{pipeline, plan};
+use llamac_ir::DType;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -42,6 +43,21 @@ pub enum CacheType {
     /// IEEE 754 binary32.
     #[default]
     F32,
+    /// The upper half of a binary32.
+    Bf16,
+    /// Blocks of eight-bit integers ([`llamac_formats::q8`]), of which a head must be whole ones.
+    Q8_0,
+}
+
+impl CacheType {
+    /// The element type.
+    pub const fn dtype(self) -> DType {
+        match self {
+            CacheType::F32 => DType::F32,
+            CacheType::Bf16 => DType::BF16,
+            CacheType::Q8_0 => DType::Q8,
+        }
+    }
 }
 
 /// A switch that cannot be.
@@ -112,7 +128,7 @@ option_values!(FusionSet, "fusion", {
     None = "none", Rows = "rows", Epilogue = "epilogue", Attention = "attention", All = "all"
 });
 option_values!(Activations, "act", { Auto = "auto", F32 = "f32", Bf16 = "bf16", Q8 = "q8" });
-option_values!(CacheType, "kv", { F32 = "f32" });
+option_values!(CacheType, "kv", { F32 = "f32", Bf16 = "bf16", Q8_0 = "q8_0" });
 
 /// All switches of a compilation. The default fuses everything.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

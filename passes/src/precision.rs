@@ -5,6 +5,7 @@
 //! weights decide: q8 for block formats, f32 for all others. Where a dot cannot have what `--act` asks for its activations
 //! stay f32, and the report says why. A left side that is not f32 was decided before, so the pass is idempotent.
 
+use crate::cache;
 use crate::indexing::Views;
 use crate::manager::{Context, PassError};
 use crate::options::Activations;
@@ -20,6 +21,7 @@ use std::fmt;
 pub fn precision(graph: &mut Graph, cx: &mut Context) -> Result<Report, PassError> {
     let mut report = Report::default();
     report.note(format!("act={} kv={}", cx.options.act, cx.options.kv));
+    cache::narrow_caches(graph, cx, &mut report);
     let mut casts: HashMap<(Value, DType), Value> = HashMap::new();
     let mut kept: BTreeMap<(&str, String), usize> = BTreeMap::new();
     let packable = packable(graph);
@@ -56,6 +58,9 @@ pub fn precision(graph: &mut Graph, cx: &mut Context) -> Result<Report, PassErro
     }
     for ((wanted, why), dots) in kept {
         report.note(format!("{dots} dots keep f32, not {wanted}: {why}"));
+    }
+    if in_use(graph) != DType::F32.name() {
+        cache::round_attention(graph, cx, &mut report);
     }
     Ok(report)
 }

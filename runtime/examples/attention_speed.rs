@@ -2,9 +2,12 @@
 //!
 //! `cargo run --release -p llamac-runtime --example attention_speed [-- TIER]`
 //!
+//! For every type of cache, and with tile registers where the tier has them.
+//!
 //! Decoding (one row) is limited by reading the cache: GB/s of keys and values. Prefill (many rows) is limited by
 //! arithmetic: GFLOP/s of the products that the mask leaves. Also the cost of a barrier.
 
+use llamac_formats::DType;
 use llamac_runtime::attention::{AttentionArgs, Segment, attention, shared_scratch, thread_scratch};
 use llamac_runtime::machine::ask_for_huge_pages;
 use llamac_runtime::strided::View;
@@ -26,17 +29,14 @@ fn main() -> std::io::Result<()> {
     for threads in [1, 2] {
         let pool = Pool::new(threads)?;
         println!("{threads} threads: barrier {:.0} ns, run {:.0} ns", barrier(&pool), run(&pool));
-        for (rows, tokens) in [(1, 512), (1, 4096), (4, 1024), (128, 128), (512, 512), (512, 4096)] {
-            let seconds = measure(&pool, tier, rows, tokens);
-            let seen: usize = (tokens - rows..tokens).map(|t| t + 1).sum();
-            let flops = 4.0 * (seen * KV_HEADS * GROUP * HEAD_DIM) as f64;
-            let bytes = (tokens * KV_HEADS * HEAD_DIM * 8) as f64;
-            println!(
-                "  {rows:4} rows, {tokens:5} tokens: {:8.3} ms  {:6.1} GB/s  {:6.1} GFLOP/s",
-                seconds * 1e3,
-                bytes / seconds / 1e9,
-                flops / seconds / 1e9
-            );
+        for dtype in [DType::F32, DType::BF16, DType::Q8] {
+            for (rows, tokens) in [(1, 512), (1, 4096), (128, 128), (512, 512), (512, 4096)] {
+                let measured = Measured { tier, dtype, act: DType::F32, rows, tokens };
+                measured.print(&pool);
+                if tier == Tier::Amx && rows > 1 {
+                    Measured { act: DType::BF16, ..measured }.print(&pool);
+                }
+            }
         }
     }
     Ok(())
@@ -64,53 +64,83 @@ fn run(pool: &Pool) -> f64 {
     best
 }
 
-/// The shortest time of one attention step, in seconds.
-fn measure(pool: &Pool, tier: Tier, rows: usize, tokens: usize) -> f64 {
-    let width = KV_HEADS * GROUP * HEAD_DIM;
-    let layer = KV_HEADS * tokens * HEAD_DIM;
-    let mut q: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32 / 13.0).collect();
-    let mut out = vec![0.0f32; rows * width];
-    let (keys, values) = (cache(LAYERS * layer), cache(LAYERS * layer));
-    let positions: Vec<i32> = (tokens - rows..tokens).map(|t| t as i32).collect();
-    let mut partials = vec![0.0f32; shared_scratch(tokens, KV_HEADS, GROUP, HEAD_DIM)];
-    let (q, out, partials) = (Address(q.as_mut_ptr()), Address(out.as_mut_ptr()), Address(partials.as_mut_ptr()));
-    let scratches: Vec<_> =
-        (0..pool.threads()).map(|_| std::sync::Mutex::new(vec![0.0f32; thread_scratch(HEAD_DIM)])).collect();
-    let mut best = f64::INFINITY;
-    for round in 0..if rows * tokens > 1 << 20 { 5 } else { 100 } {
-        let layer = layer * (round % LAYERS);
-        let start = Instant::now();
-        pool.run(&|worker| {
-            let strides = [width, GROUP * HEAD_DIM, HEAD_DIM, 1];
-            let args = AttentionArgs {
-                tier,
-                q: View::new(q.get(), strides),
-                out: View::new(out.get(), strides),
-                keys: keys[layer..].as_ptr(),
-                values: values[layer..].as_ptr(),
-                tokens,
-                positions: positions.as_ptr(),
-                segments: &[Segment { slot: 0, row_begin: 0, row_end: rows }],
-                kv_heads: KV_HEADS,
-                group: GROUP,
-                head_dim: HEAD_DIM,
-                scale: 0.125,
-                partials: partials.get(),
-            };
-            let mut scratch = scratches[worker.index()].lock().expect("no thread panics");
-            // SAFETY: the buffers have the sizes given and nothing else uses them.
-            unsafe { attention(worker, &args, &mut scratch) };
-        });
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    best
+/// One attention step.
+#[derive(Clone, Copy)]
+struct Measured {
+    tier: Tier,
+    dtype: DType,
+    act: DType,
+    rows: usize,
+    tokens: usize,
 }
 
-/// A cache, in huge pages where the system gives them.
-fn cache(elements: usize) -> Vec<f32> {
-    let mut cache = Vec::with_capacity(elements);
-    ask_for_huge_pages(cache.as_ptr() as *const u8, 4 * elements);
-    cache.extend((0..elements).map(|i| (i % 11) as f32 / 11.0));
+impl Measured {
+    fn print(self, pool: &Pool) {
+        let Measured { dtype, act, rows, tokens, .. } = self;
+        let seconds = self.measure(pool);
+        let seen: usize = (tokens - rows..tokens).map(|t| t + 1).sum();
+        let flops = 4.0 * (seen * KV_HEADS * GROUP * HEAD_DIM) as f64;
+        let bytes = 2.0 * dtype.storage(tokens * KV_HEADS * HEAD_DIM).expect("it fits") as f64;
+        println!(
+            "  {dtype:4} cache, products of {act:4}, {rows:4} rows, {tokens:5} tokens: {:8.3} ms  {:6.1} GB/s  {:6.1} GFLOP/s",
+            seconds * 1e3,
+            bytes / seconds / 1e9,
+            flops / seconds / 1e9
+        );
+    }
+
+    /// The shortest time, in seconds.
+    fn measure(self, pool: &Pool) -> f64 {
+        let Measured { tier, dtype, act, rows, tokens } = self;
+        let width = KV_HEADS * GROUP * HEAD_DIM;
+        let layer = dtype.storage(KV_HEADS * tokens * HEAD_DIM).expect("it fits");
+        let mut q: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32 / 13.0).collect();
+        let mut out = vec![0.0f32; rows * width];
+        let (keys, values) = (cache(LAYERS * layer), cache(LAYERS * layer));
+        let positions: Vec<i32> = (tokens - rows..tokens).map(|t| t as i32).collect();
+        let mut partials = vec![0.0f32; shared_scratch(tokens, 1, KV_HEADS, GROUP, HEAD_DIM)];
+        let (q, out, partials) = (Address(q.as_mut_ptr()), Address(out.as_mut_ptr()), Address(partials.as_mut_ptr()));
+        let scratches: Vec<_> =
+            (0..pool.threads()).map(|_| std::sync::Mutex::new(vec![0.0f32; thread_scratch(HEAD_DIM, act)])).collect();
+        let mut best = f64::INFINITY;
+        for round in 0..if rows * tokens > 1 << 20 { 5 } else { 100 } {
+            let layer = layer * (round % LAYERS);
+            let start = Instant::now();
+            pool.run(&|worker| {
+                let strides = [width, GROUP * HEAD_DIM, HEAD_DIM, 1];
+                let args = AttentionArgs {
+                    tier,
+                    q: View::new(q.get(), strides),
+                    out: View::new(out.get(), strides),
+                    keys: keys[layer..].as_ptr(),
+                    values: values[layer..].as_ptr(),
+                    dtype,
+                    act,
+                    tokens,
+                    positions: positions.as_ptr(),
+                    segments: &[Segment { slot: 0, row_begin: 0, row_end: rows }],
+                    kv_heads: KV_HEADS,
+                    group: GROUP,
+                    head_dim: HEAD_DIM,
+                    scale: 0.125,
+                    partials: partials.get(),
+                };
+                let mut scratch = scratches[worker.index()].lock().expect("no thread panics");
+                // SAFETY: the buffers have the sizes given and nothing else uses them.
+                unsafe { attention(worker, &args, &mut scratch) };
+            });
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        best
+    }
+}
+
+/// A cache of small numbers of any type, in huge pages where the system gives them.
+fn cache(bytes: usize) -> Vec<u8> {
+    let mut cache = Vec::with_capacity(bytes);
+    ask_for_huge_pages(cache.as_ptr(), bytes);
+    // As f32, as two bf16, and as the scale and the bytes of blocks.
+    cache.extend((0..bytes).map(|i| if i % 2 == 1 { 0x3d } else { (i / 2 % 11) as u8 }));
     cache
 }
 

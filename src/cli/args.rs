@@ -119,6 +119,11 @@ pub enum ActArg {
 pub enum KvArg {
     /// 32-bit floats
     F32,
+    /// Their upper halves
+    Bf16,
+    /// Blocks of 32 eight-bit integers
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 /// What decides how a model is compiled.

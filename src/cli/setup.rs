@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::{Result, failure, warn};
 use llamac::compile::{self, Compiled};
 use llamac::model::{Model, Sizes};
-use llamac_passes::{Activations, FusionSet, Options};
+use llamac_passes::{Activations, CacheType, FusionSet, Options};
 use llamac_runtime::{Generator, Session};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -61,8 +61,11 @@ pub fn options(fusion: Option<FusionArg>, args: &CompileArgs) -> Result<Options>
         ActArg::Bf16 => Activations::Bf16,
         ActArg::Q8 => Activations::Q8,
     };
-    // One value today: named so that a second cannot be forgotten here.
-    let KvArg::F32 = args.kv;
+    options.kv = match args.kv {
+        KvArg::F32 => CacheType::F32,
+        KvArg::Bf16 => CacheType::Bf16,
+        KvArg::Q8_0 => CacheType::Q8_0,
+    };
     for name in &args.disable {
         options = options.disable(name)?;
     }

@@ -122,8 +122,9 @@ impl Walk<'_> {
 
     fn reach(&mut self, place: Place, dtype: DType, index: &Index, lanes: usize) -> Result<(), String> {
         let (low, high) = self.index(index)?;
-        let bytes = dtype.bytes() as i128;
-        let end = (high + lanes as i128).checked_mul(bytes).and_then(|e| usize::try_from(e).ok());
+        let (of, bytes) = dtype.block();
+        let blocks = high.checked_add((lanes + of) as i128 - 1).map(|end| end / of as i128);
+        let end = blocks.and_then(|b| b.checked_mul(bytes as i128)).and_then(|e| usize::try_from(e).ok());
         let (Some(end), 0..) = (end, low) else {
             return Err(format!("element {low} or {high} of {dtype} {place}[{index}] is none"));
         };

@@ -480,11 +480,22 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
     }
     for sink in members.iter().map(|&m| &sinks[m]) {
         if let Some(staging) = sink.staging {
-            let index = index_of(&vec![Affine::default(); dims.len()]);
             let count = lens.iter().filter_map(|d| d.as_constant()).product::<u64>() as usize;
-            let at = Affine::linear(&index, &sink.ty.strides());
-            let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
-            b.quantize(place, &at, Place::Scratch(staging), count)?;
+            // Heads of a row lie apart in a state.
+            let apart = match (sink.write, &dims[..]) {
+                (Some(_), [.., heads, _]) => heads.as_constant().unwrap_or(1) as usize,
+                _ => 1,
+            };
+            for head in 0..apart {
+                let mut inner = vec![Affine::default(); dims.len()];
+                if apart > 1 {
+                    inner[dims.len() - 2] = Affine::default().offset(head as i64);
+                }
+                let at = stored_at(b, sink, &index_of(&inner));
+                let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
+                let elements = count / apart;
+                b.quantize(place, &at, Place::Scratch(staging + 4 * head * elements), elements)?;
+            }
         }
     }
     let sizes = b.ranges.bounds.sizes();
@@ -517,6 +528,20 @@ fn joint(axes: &[Vec<(i64, Extent)>]) -> Vec<(Vec<Extent>, Vec<Piece>)> {
     groups
 }
 
+/// Where an element of a result is stored.
+fn stored_at(b: &Build<'_>, sink: &Sink, index: &[Affine]) -> Affine {
+    let at = match sink.write {
+        None => index.to_vec(),
+        Some((slots, positions)) => {
+            let size = |axis: usize| sink.ty.dims[axis].as_const().unwrap_or(usize::MAX);
+            let slot = fetch(b.closed, &b.ranges, slots, index[0].clone(), size(0));
+            let position = fetch(b.closed, &b.ranges, positions, index[0].clone(), size(2));
+            vec![slot, index[1].clone(), position, index[2].clone()]
+        }
+    };
+    Affine::linear(&at, &sink.ty.strides())
+}
+
 /// An element of the results.
 struct At {
     /// Its index.
@@ -537,16 +562,7 @@ fn store_elements(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], indices:
                 stores.push((Place::Scratch(staging), DType::F32, within.clone(), value));
                 continue;
             }
-            let at = match sink.write {
-                None => index.clone(),
-                Some((slots, positions)) => {
-                    let size = |axis: usize| sink.ty.dims[axis].as_const().unwrap_or(usize::MAX);
-                    let slot = fetch(b.closed, &b.ranges, slots, index[0].clone(), size(0));
-                    let position = fetch(b.closed, &b.ranges, positions, index[0].clone(), size(2));
-                    vec![slot, index[1].clone(), position, index[2].clone()]
-                }
-            };
-            let offset = Affine::linear(&at, &sink.ty.strides());
+            let offset = stored_at(b, sink, index);
             // The address is part of the loads.
             b.index(&offset)?;
             let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);

@@ -236,6 +236,7 @@ impl Maker<'_, '_> {
             _ => Err(self.refused("its cache is no state")),
         };
         Ok(AttentionWork {
+            act: parts.act,
             q: self.memory.access(q, &self.at)?,
             keys: state(parts.keys)?,
             values: state(parts.values)?,

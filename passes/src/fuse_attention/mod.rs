@@ -9,7 +9,7 @@ use crate::manager::{Context, PassError};
 use crate::outline::{self, Group};
 use crate::refusal::Reason;
 use crate::report::Report;
-use llamac_ir::{Dim, DotSpec, Fusion, FusionKind, Graph, Inst, Op, Value};
+use llamac_ir::{DType, Dim, DotSpec, Fusion, FusionKind, Graph, Inst, Op, Value};
 use pattern::{Matched, Readers};
 
 /// Runs the pass.
@@ -42,7 +42,7 @@ pub fn fuse_attention(graph: &mut Graph, _cx: &mut Context) -> Result<Report, Pa
 pub fn is_values_dot(graph: &Graph, inst: Inst) -> bool {
     let Op::Dot(spec) = graph.op(inst) else { return false };
     let values = graph.operands(inst)[1];
-    *spec == values_spec() && matches!(graph.def_op(values), Op::Index)
+    *spec == values_spec() && pattern::indexed(graph, values).is_some()
 }
 
 pub(crate) fn values_spec() -> DotSpec {
@@ -78,6 +78,8 @@ pub struct AttentionParts {
     pub positions: usize,
     /// Factor on the scores.
     pub scale: f32,
+    /// What queries and exponentials are rounded to: f32 or bf16.
+    pub act: DType,
     /// Key-value heads.
     pub kv_heads: usize,
     /// Query heads per key-value head.
@@ -108,6 +110,7 @@ pub fn attention_parts(fusion: &Fusion) -> Option<AttentionParts> {
         slots: param(found.slots)?,
         positions: param(found.positions)?,
         scale: found.scale,
+        act: found.act,
         kv_heads: width(kv_heads)?,
         group: width(group)?,
         head_dim: width(head_dim)?,

@@ -8,10 +8,12 @@
 //! s      = scores · c,  c · scores,  scores / c    or scores as they are: a scale on q stays outside
 //! scores = dot(q, index(keys, slots))              batch (row, head), contract (d, d)
 //! ```
+//!
+//! Rows of narrow states pass a cast to f32. Where both q and p pass a cast to bf16 and back, the products are of bf16.
 
 use crate::fuse_attention::{scores_spec, values_spec};
 use crate::refusal::Reason;
-use llamac_ir::{BinaryOp, CompareOp, ConstKind, Graph, Inst, Op, ReduceOp, Scalar, UnaryOp, Value};
+use llamac_ir::{BinaryOp, CompareOp, ConstKind, DType, Graph, Inst, Op, ReduceOp, Scalar, UnaryOp, Value};
 use std::collections::{HashMap, HashSet};
 
 /// An attention in a graph.
@@ -29,6 +31,8 @@ pub struct Matched {
     pub positions: Value,
     /// Factor on the scores.
     pub scale: f32,
+    /// What q and p are rounded to: f32 or bf16.
+    pub act: DType,
     /// What only this attention needs, in program order; the mask is not among it.
     pub members: Vec<Inst>,
 }
@@ -62,6 +66,7 @@ pub fn find(graph: &Graph, readers: &Readers, out: Inst) -> Found<Matched> {
     let m = Matcher { graph, readers };
     let no = Reason::NotAttention;
     let (p, values) = m.dot(graph.result(out), &values_spec()).ok_or(no)?;
+    let (p, p_act) = m.unrounded(p);
     let soft = m.softmax(p).ok_or(no)?;
     let (mask, allowed, hidden) = m.select(soft).ok_or(no)?;
     let (positive, scores) = match (m.is_minus_inf(hidden), m.is_minus_inf(allowed)) {
@@ -72,6 +77,7 @@ pub fn find(graph: &Graph, readers: &Readers, out: Inst) -> Found<Matched> {
     let positions = m.causal(mask, positive).ok_or(no)?;
     let (scores, scale) = m.scaled(scores);
     let (q, keys) = m.dot(scores, &scores_spec()).ok_or(no)?;
+    let (q, act) = m.unrounded(q);
     let (keys, key_slots) = m.index(keys).ok_or(no)?;
     let (values, slots) = m.index(values).ok_or(no)?;
     let port = |v: Value| matches!(graph.def_op(v), Op::Input { .. } | Op::Param { .. });
@@ -79,11 +85,11 @@ pub fn find(graph: &Graph, readers: &Readers, out: Inst) -> Found<Matched> {
     // The kernel is told heads and widths when the program is made.
     let shaped = graph.ty(q).dims[1..].iter().all(|d| d.as_const().is_some())
         && graph.ty(q).dims[0] == graph.ty(positions).dims[0];
-    if !same || !shaped || !scale.is_finite() {
+    if !same || !shaped || !scale.is_finite() || act != p_act {
         return Err(no);
     }
     let members = m.members(out, &[q, keys, values, slots, positions], mask)?;
-    Ok(Matched { q, keys, values, slots, positions, scale, members })
+    Ok(Matched { q, keys, values, slots, positions, scale, act, members })
 }
 
 struct Matcher<'a> {
@@ -118,7 +124,20 @@ impl Matcher<'_> {
     }
 
     fn index(&self, v: Value) -> Option<(Value, Value)> {
-        matches!(self.graph.def_op(v), Op::Index).then(|| self.pair(v))
+        let rows = indexed(self.graph, v)?;
+        Some(self.pair(rows))
+    }
+
+    /// A value before it is rounded to bf16, and what it is rounded to.
+    fn unrounded(&self, v: Value) -> (Value, DType) {
+        let cast = |v: Value, to: DType| {
+            let ok = matches!(self.graph.def_op(v), Op::Cast) && self.graph.ty(v).dtype == to;
+            ok.then(|| self.first(v))
+        };
+        match cast(v, DType::F32).and_then(|narrow| cast(narrow, DType::BF16)) {
+            Some(wide) if self.graph.ty(wide).dtype == DType::F32 => (wide, DType::BF16),
+            _ => (v, DType::F32),
+        }
     }
 
     fn select(&self, v: Value) -> Option<(Value, Value, Value)> {
@@ -240,6 +259,15 @@ impl Matcher<'_> {
         members.sort_by_key(|i| self.readers.positions.get(i));
         Ok(members)
     }
+}
+
+/// The `index` of a state behind a value: the value itself, or what it widens.
+pub fn indexed(graph: &Graph, v: Value) -> Option<Value> {
+    let rows = match graph.def_op(v) {
+        Op::Cast if graph.ty(v).dtype == DType::F32 => graph.operands(graph.def(v))[0],
+        _ => v,
+    };
+    matches!(graph.def_op(rows), Op::Index).then_some(rows)
 }
 
 /// Whether a view shows something that arithmetic among `inside` computes.

@@ -1,8 +1,12 @@
 //! The kernel: lanes run along the lines (a line is one head of one row), so that scores, maxima, exponentials and sums
-//! need nothing from across a vector, and keys and values are read as they lie in the cache.
+//! need nothing from across a vector. Keys and values in f32 are read as they lie in the cache, others block by block from
+//! a copy in f32: what that costs is shared by all lines.
 
+use super::elements::Elements;
+use super::single::prefetch;
 use crate::exp::exp;
 use crate::tiers::{Kernel, Simd};
+use std::marker::PhantomData;
 
 /// Vectors of lines in a tile.
 pub(super) const VECTORS: usize = 2;
@@ -13,7 +17,7 @@ pub(super) const MAX_LINES: usize = 32;
 /// Tokens of a block: its scores stay in the first-level cache, with its keys.
 pub(super) const BLOCK: usize = 64;
 
-/// One tile of lines over a range of tokens. Every `[…][lines]` array has rows of [`MAX_LINES`] elements.
+/// One tile of lines over all tokens that they see. Every `[…][lines]` array has rows of [`MAX_LINES`] elements.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     /// Queries times the scale, `[head_dim][lines]`.
@@ -22,30 +26,28 @@ pub(super) struct Tile {
     pub(super) positions: *const f32,
     /// The last token that every line sees.
     pub(super) common: usize,
-    /// Token 0 of the keys, `[token][head_dim]`.
-    pub(super) keys: *const f32,
+    /// Token 0 of the keys, rows of the cache's elements.
+    pub(super) keys: *const u8,
     /// Token 0 of the values.
-    pub(super) values: *const f32,
-    /// The tokens.
-    pub(super) begin: usize,
-    /// Past the last token.
+    pub(super) values: *const u8,
+    /// Tokens; the first line sees at least one of them.
     pub(super) end: usize,
     /// Width of a head.
     pub(super) head_dim: usize,
     /// Room for `[BLOCK][lines]`.
     pub(super) scores: *mut f32,
+    /// Room for the keys or values of a block as f32, unless the cache is f32.
+    pub(super) wide: *mut f32,
     /// Results: the sum of exponentials times values, `[head_dim][lines]`.
     pub(super) out: *mut f32,
-    /// Results: the largest score, `[lines]`.
-    pub(super) max: *mut f32,
     /// Results: the sum of exponentials, `[lines]`.
     pub(super) sum: *mut f32,
 }
 
 /// Attends with `N` vectors of lines.
-pub(super) struct Attend<const N: usize>(pub(super) Tile);
+pub(super) struct Attend<E, const N: usize>(pub(super) Tile, pub(super) PhantomData<E>);
 
-impl<const N: usize> Kernel for Attend<N> {
+impl<E: Elements, const N: usize> Kernel for Attend<E, N> {
     type Output = ();
 
     #[inline(always)]
@@ -55,10 +57,11 @@ impl<const N: usize> Kernel for Attend<N> {
         unsafe {
             let mut max = [S::splat(f32::NEG_INFINITY); N];
             let mut sum = [S::zero(); N];
-            let mut begin = tile.begin;
+            let mut begin = 0;
             while begin < tile.end {
                 let tokens = BLOCK.min(tile.end - begin);
-                scores::<S, N>(tile, begin, tokens);
+                let keys = widened::<S, E>(tile, tile.keys, begin, tokens);
+                scores::<S, E, N>(tile, keys, begin, tokens);
                 if begin + tokens - 1 > tile.common {
                     mask::<S, N>(tile, begin, tokens);
                 }
@@ -93,12 +96,12 @@ impl<const N: usize> Kernel for Attend<N> {
                     }
                     t += 1;
                 }
-                values::<S, N>(tile, begin, tokens, worth);
+                let from = widened::<S, E>(tile, tile.values, begin, tokens);
+                values::<S, E, N>(tile, from, begin, tokens, worth);
                 begin += tokens;
             }
             let mut v = 0;
             while v < N {
-                S::store(tile.max.add(v * S::LANES), max[v]);
                 S::store(tile.sum.add(v * S::LANES), sum[v]);
                 v += 1;
             }
@@ -111,23 +114,23 @@ impl<const N: usize> Kernel for Attend<N> {
 /// # Safety
 /// As the kernel.
 #[inline(always)]
-unsafe fn scores<S: Simd, const N: usize>(tile: &Tile, begin: usize, tokens: usize) {
+unsafe fn scores<S: Simd, E: Elements, const N: usize>(tile: &Tile, keys: *const f32, begin: usize, tokens: usize) {
     // SAFETY: the caller vouches for the tile.
     unsafe {
         let mut t = 0;
         // Eight accumulators at least, to hide the latency of their additions, and no more than there are registers for.
         if N == 1 || S::LANES == 16 {
             while t + 8 <= tokens {
-                score::<S, N, 8>(tile, begin, t);
+                score::<S, E, N, 8>(tile, keys, begin, t);
                 t += 8;
             }
         }
         while t + 4 <= tokens {
-            score::<S, N, 4>(tile, begin, t);
+            score::<S, E, N, 4>(tile, keys, begin, t);
             t += 4;
         }
         while t < tokens {
-            score::<S, N, 1>(tile, begin, t);
+            score::<S, E, N, 1>(tile, keys, begin, t);
             t += 1;
         }
     }
@@ -138,19 +141,18 @@ unsafe fn scores<S: Simd, const N: usize>(tile: &Tile, begin: usize, tokens: usi
 /// # Safety
 /// As the kernel.
 #[inline(always)]
-unsafe fn score<S: Simd, const N: usize, const TOKENS: usize>(tile: &Tile, begin: usize, t: usize) {
+unsafe fn score<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(
+    tile: &Tile,
+    keys: *const f32,
+    begin: usize,
+    t: usize,
+) {
     // SAFETY: the caller vouches for the tile; prefetched addresses need not be valid.
     unsafe {
-        let at = (begin + t) * tile.head_dim;
-        let keys = tile.keys.add(at);
+        let keys = keys.add(t * tile.head_dim);
         let mut sums = [[S::zero(); N]; TOKENS];
-        let mut ahead = tile.values.wrapping_add(at).cast::<u8>();
-        let mut bytes = 0;
-        while bytes < TOKENS * tile.head_dim * 4 {
-            S::prefetch(ahead);
-            ahead = ahead.wrapping_add(64);
-            bytes += 64;
-        }
+        let row = E::row_bytes(tile.head_dim);
+        prefetch::<S>(tile.values.wrapping_add((begin + t) * row), TOKENS * row);
         let mut d = 0;
         while d < tile.head_dim {
             let mut q = [S::zero(); N];
@@ -211,22 +213,28 @@ unsafe fn mask<S: Simd, const N: usize>(tile: &Tile, begin: usize, tokens: usize
 /// # Safety
 /// As the kernel.
 #[inline(always)]
-unsafe fn values<S: Simd, const N: usize>(tile: &Tile, begin: usize, tokens: usize, worth: [S::F; N]) {
+unsafe fn values<S: Simd, E: Elements, const N: usize>(
+    tile: &Tile,
+    from: *const f32,
+    begin: usize,
+    tokens: usize,
+    worth: [S::F; N],
+) {
     // SAFETY: the caller vouches for the tile.
     unsafe {
         let mut d = 0;
         if N == 1 || S::LANES == 16 {
             while d + 8 <= tile.head_dim {
-                value::<S, N, 8>(tile, begin, tokens, d, worth);
+                value::<S, E, N, 8>(tile, from, begin, tokens, d, worth);
                 d += 8;
             }
         }
         while d + 4 <= tile.head_dim {
-            value::<S, N, 4>(tile, begin, tokens, d, worth);
+            value::<S, E, N, 4>(tile, from, begin, tokens, d, worth);
             d += 4;
         }
         while d < tile.head_dim {
-            value::<S, N, 1>(tile, begin, tokens, d, worth);
+            value::<S, E, N, 1>(tile, from, begin, tokens, d, worth);
             d += 1;
         }
     }
@@ -237,8 +245,9 @@ unsafe fn values<S: Simd, const N: usize>(tile: &Tile, begin: usize, tokens: usi
 /// # Safety
 /// As the kernel.
 #[inline(always)]
-unsafe fn value<S: Simd, const N: usize, const WIDTH: usize>(
+unsafe fn value<S: Simd, E: Elements, const N: usize, const WIDTH: usize>(
     tile: &Tile,
+    from: *const f32,
     begin: usize,
     tokens: usize,
     d: usize,
@@ -247,7 +256,7 @@ unsafe fn value<S: Simd, const N: usize, const WIDTH: usize>(
     // SAFETY: the caller vouches for the tile; prefetched addresses need not be valid.
     unsafe {
         let mut sums = [[S::zero(); N]; WIDTH];
-        if begin > tile.begin {
+        if begin > 0 {
             let mut i = 0;
             while i < WIDTH {
                 let mut v = 0;
@@ -258,11 +267,13 @@ unsafe fn value<S: Simd, const N: usize, const WIDTH: usize>(
                 i += 1;
             }
         }
-        let mut values = tile.values.add(begin * tile.head_dim + d);
-        let mut next = tile.keys.wrapping_add((begin + tokens) * tile.head_dim + d);
+        let mut values = from.add(d);
+        // The first elements ask for the next block's keys.
+        let row = if d == 0 { E::row_bytes(tile.head_dim) } else { 0 };
+        let mut next = tile.keys.wrapping_add((begin + tokens) * row);
         let mut t = 0;
         while t < tokens {
-            S::prefetch(next.cast());
+            prefetch::<S>(next, row);
             let mut p = [S::zero(); N];
             let mut v = 0;
             while v < N {
@@ -280,7 +291,7 @@ unsafe fn value<S: Simd, const N: usize, const WIDTH: usize>(
                 i += 1;
             }
             values = values.wrapping_add(tile.head_dim);
-            next = next.wrapping_add(tile.head_dim);
+            next = next.wrapping_add(row);
             t += 1;
         }
         let mut i = 0;
@@ -295,52 +306,37 @@ unsafe fn value<S: Simd, const N: usize, const WIDTH: usize>(
     }
 }
 
-/// Adds the results of a later range of tokens to those of an earlier one, for all [`MAX_LINES`] lines.
-pub(super) struct Merge {
-    /// The earlier results, which become those of both.
-    pub(super) into: Results,
-    /// The later.
-    pub(super) from: Results,
-    /// Width of a head.
-    pub(super) head_dim: usize,
-}
-
-/// What [`Attend`] leaves.
-#[derive(Clone, Copy)]
-pub(super) struct Results {
-    /// `[head_dim][lines]`.
-    pub(super) out: *mut f32,
-    /// `[lines]`.
-    pub(super) max: *mut f32,
-    /// `[lines]`.
-    pub(super) sum: *mut f32,
-}
-
-impl Kernel for Merge {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let (a, b) = (self.into, self.from);
-        let mut lane = 0;
-        while lane < MAX_LINES {
-            // SAFETY: the caller vouches for both results.
-            unsafe {
-                let (a_max, b_max) = (S::load(a.max.add(lane)), S::load(b.max.add(lane)));
-                let max = S::max(a_max, b_max);
-                let (a_worth, b_worth) = (exp::<S>(S::sub(a_max, max)), exp::<S>(S::sub(b_max, max)));
-                let b_sum = S::mul(b_worth, S::load(b.sum.add(lane)));
-                S::store(a.sum.add(lane), S::fma(a_worth, S::load(a.sum.add(lane)), b_sum));
-                S::store(a.max.add(lane), max);
-                let mut d = 0;
-                while d < self.head_dim {
-                    let at = a.out.add(d * MAX_LINES + lane);
-                    let b_out = S::mul(b_worth, S::load(b.out.add(d * MAX_LINES + lane)));
-                    S::store(at, S::fma(a_worth, S::load(at), b_out));
-                    d += 1;
-                }
-            }
-            lane += S::LANES;
+/// The keys or values of a block as f32, `[token][head_dim]`, of which `begin` is the first.
+///
+/// # Safety
+/// As the kernel.
+#[inline(always)]
+unsafe fn widened<S: Simd, E: Elements>(tile: &Tile, rows: *const u8, begin: usize, tokens: usize) -> *const f32 {
+    // SAFETY: the caller vouches for the tile.
+    unsafe {
+        let row = E::row_bytes(tile.head_dim);
+        let mut from = rows.add(begin * row);
+        if E::WIDE {
+            return from.cast();
         }
+        let mut to = tile.wide;
+        let mut t = 0;
+        while t < tokens {
+            let mut d = 0;
+            while d < tile.head_dim {
+                let n = S::LANES.min(tile.head_dim - d);
+                let x = E::load::<S>(from, d, n);
+                if n < S::LANES {
+                    S::store_first(to.add(d), x, n);
+                } else {
+                    S::store(to.add(d), x);
+                }
+                d += S::LANES;
+            }
+            from = from.wrapping_add(row);
+            to = to.wrapping_add(tile.head_dim);
+            t += 1;
+        }
+        tile.wide
     }
 }

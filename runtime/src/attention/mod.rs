@@ -1,17 +1,27 @@
 //! Attention over a cache with a running maximum: scores are made, used and forgotten block by block.
 //!
-//! A task is a segment, a key-value head and a tile of lines; a line is one query head of one row, so grouped heads
-//! share the keys and values that they load. A step of a single row has few tiles: there the tokens are split, at fixed
-//! counts, and the parts merged in order. Neither depends on the number of threads.
+//! A line is one query head of one row, so grouped heads share the keys and values that they load. A task is a segment, a
+//! key-value head and a tile of lines; where a segment is a single row, as in decoding, its tokens are split at fixed
+//! counts and the parts merged in order, whatever else the step holds. Nothing depends on the number of threads.
 
+pub(crate) mod elements;
 mod kernel;
 mod single;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
+pub use elements::is_cache;
 
 use crate::pool::Worker;
 use crate::strided::View;
 use crate::tiers::Tier;
-use kernel::{Attend, BLOCK, MAX_LINES, Merge, Results, Tile, VECTORS};
-use single::Single;
+#[cfg(target_arch = "x86_64")]
+use crate::tiers::amx;
+use elements::with_elements;
+use kernel::{Attend, BLOCK, MAX_LINES, Tile, VECTORS};
+use llamac_formats::DType;
+use single::{Merge, Part, Single};
+use std::marker::PhantomData;
 
 /// Rows `row_begin..row_end` of a step, all of one slot, with ascending positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +34,13 @@ pub struct Segment {
     pub row_end: usize,
 }
 
-/// One attention step; the cache is f32 `[slot][kv head][token][head_dim]`. Every worker passes the same values.
+impl Segment {
+    fn is_single(&self) -> bool {
+        self.row_end - self.row_begin == 1
+    }
+}
+
+/// One attention step; the cache is `[slot][kv head][token][head_dim]`. Every worker passes the same values.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionArgs<'a> {
     /// The instruction set.
@@ -34,9 +50,13 @@ pub struct AttentionArgs<'a> {
     /// Results, the same axes; the last stride is 1.
     pub out: View<4>,
     /// The key cache.
-    pub keys: *const f32,
+    pub keys: *const u8,
     /// The value cache.
-    pub values: *const f32,
+    pub values: *const u8,
+    /// Element type of both caches; see [`is_cache`].
+    pub dtype: DType,
+    /// What may be rounded to before it is multiplied: f32 (nothing is) or bf16, of which machines with tiles make use.
+    pub act: DType,
     /// Tokens that a slot of the cache has room for; below 2²⁴.
     pub tokens: usize,
     /// `i32[rows]`: each row sees the tokens `0..=position`; all are below `tokens`.
@@ -58,30 +78,37 @@ pub struct AttentionArgs<'a> {
 /// Tokens of a part, where the tokens of a single row are split.
 const PART: usize = 512;
 
-/// f32 elements that a tile's results take: for every line a head, a maximum and a sum.
-fn results_len(head_dim: usize) -> usize {
-    MAX_LINES * (head_dim + 2)
+/// f32 elements of private scratch that a thread needs for [`attention`]; `act` as there.
+pub fn thread_scratch(head_dim: usize, act: DType) -> usize {
+    let queries = MAX_LINES * head_dim;
+    let vectors = queries + MAX_LINES + MAX_LINES * BLOCK + BLOCK * head_dim + MAX_LINES * (head_dim + 2);
+    #[cfg(target_arch = "x86_64")]
+    if act != DType::F32 {
+        return vectors.max(tiles::scratch(head_dim));
+    }
+    vectors
 }
 
-/// f32 elements of private scratch that a thread needs for [`attention`].
-pub fn thread_scratch(head_dim: usize) -> usize {
-    MAX_LINES * (head_dim + 1 + BLOCK) + results_len(head_dim)
+/// f32 elements of scratch that all workers of one [`attention`] need together, if `tokens` is the most tokens of a slot
+/// and `segments` the most segments of a step.
+pub fn shared_scratch(tokens: usize, segments: usize, kv_heads: usize, group: usize, head_dim: usize) -> usize {
+    if tokens > PART { segments * kv_heads * tokens.div_ceil(PART) * Part::len(group, head_dim) } else { 0 }
 }
 
-/// f32 elements of scratch that all workers of one [`attention`] need together, if `tokens` is the most tokens of a slot.
-pub fn shared_scratch(tokens: usize, kv_heads: usize, group: usize, head_dim: usize) -> usize {
-    // The narrowest tier has the most tiles.
-    let tiles = group.div_ceil(VECTORS * Tier::Portable.lanes());
-    if tokens > PART { kv_heads * tiles * tokens.div_ceil(PART) * results_len(head_dim) } else { 0 }
-}
-
-/// Lines of one segment and one head.
+/// Lines of one segment and one head, and the tokens that they attend to.
 #[derive(Clone, Copy)]
 struct Lines {
     segment: Segment,
     head: usize,
+    /// The first line.
     begin: usize,
+    /// Past the last line.
     end: usize,
+    /// Which of how many parts of the tokens.
+    part: usize,
+    parts: usize,
+    /// Where the segment's parts begin among all.
+    partials: usize,
 }
 
 /// A thread's scratch.
@@ -90,40 +117,92 @@ struct Scratch {
     q: *mut f32,
     positions: *mut f32,
     scores: *mut f32,
-    results: Results,
-}
-
-/// Results that begin at an address.
-///
-/// # Safety
-/// [`results_len`] elements must lie there.
-unsafe fn results_at(start: *mut f32) -> Results {
-    // SAFETY: the caller vouches for the elements.
-    unsafe { Results { out: start.add(2 * MAX_LINES), max: start, sum: start.add(MAX_LINES) } }
+    wide: *mut f32,
+    results: *mut f32,
 }
 
 impl AttentionArgs<'_> {
+    /// Whether a segment's products are made in tile registers.
+    fn on_tiles(&self, segment: &Segment) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let lines = (segment.row_end - segment.row_begin) * self.group;
+            self.tier == Tier::Amx && self.act == DType::BF16 && !segment.is_single() && lines >= tiles::LEAST_LINES
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            _ = segment;
+            false
+        }
+    }
+
     /// Lines of a tile.
-    fn tile_lines(&self) -> usize {
-        VECTORS * self.tier.lanes()
+    fn tile_lines(&self, segment: &Segment) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.on_tiles(segment) {
+            return tiles::LINES;
+        }
+        if segment.is_single() { single::LINES } else { VECTORS * self.tier.lanes() }
     }
 
     /// Tiles of one head of a segment.
     fn tiles(&self, segment: &Segment) -> usize {
-        ((segment.row_end - segment.row_begin) * self.group).div_ceil(self.tile_lines())
+        ((segment.row_end - segment.row_begin) * self.group).div_ceil(self.tile_lines(segment))
     }
 
-    /// The lines of a task.
-    fn lines(&self, mut task: usize) -> Lines {
+    /// Parts of the tokens of a segment.
+    ///
+    /// # Safety
+    /// The positions must be valid.
+    unsafe fn parts(&self, segment: &Segment) -> usize {
+        if !segment.is_single() {
+            return 1;
+        }
+        // SAFETY: the caller vouches for the positions.
+        let tokens = unsafe { *self.positions.add(segment.row_begin) } as usize + 1;
+        tokens.div_ceil(PART)
+    }
+
+    /// Tasks of all segments, and of those that are split.
+    ///
+    /// # Safety
+    /// The positions must be valid.
+    unsafe fn tasks(&self) -> (usize, usize) {
+        let (mut all, mut split) = (0, 0);
+        for segment in self.segments {
+            let tiles = self.tiles(segment) * self.kv_heads;
+            // SAFETY: the caller vouches for the positions.
+            let parts = unsafe { self.parts(segment) };
+            all += tiles * parts;
+            split += if parts > 1 { tiles } else { 0 };
+        }
+        (all, split)
+    }
+
+    /// The lines of a task. With `merging` tasks are only those of segments that are split, for all parts together.
+    ///
+    /// # Safety
+    /// The positions must be valid.
+    unsafe fn lines(&self, mut task: usize, merging: bool) -> Lines {
+        let mut partials = 0;
         for segment in self.segments {
             let tiles = self.tiles(segment);
-            if task < tiles * self.kv_heads {
-                let begin = task % tiles * self.tile_lines();
+            // SAFETY: the caller vouches for the positions.
+            let parts = unsafe { self.parts(segment) };
+            let tasks = match (merging, parts) {
+                (false, _) => tiles * self.kv_heads * parts,
+                (true, 1) => 0,
+                (true, _) => tiles * self.kv_heads,
+            };
+            if task < tasks {
+                let (part, task) = if merging { (0, task) } else { (task % parts, task / parts) };
+                let begin = task % tiles * self.tile_lines(segment);
                 let all = (segment.row_end - segment.row_begin) * self.group;
-                let end = all.min(begin + self.tile_lines());
-                return Lines { segment: *segment, head: task / tiles, begin, end };
+                let end = all.min(begin + self.tile_lines(segment));
+                return Lines { segment: *segment, head: task / tiles, begin, end, part, parts, partials };
             }
-            task -= tiles * self.kv_heads;
+            task -= tasks;
+            partials += if parts > 1 { self.kv_heads * parts * Part::len(self.group, self.head_dim) } else { 0 };
         }
         unreachable!("a task beyond the last segment")
     }
@@ -142,36 +221,80 @@ impl AttentionArgs<'_> {
         unsafe { *self.positions.add(self.row(lines, line).0) as usize + 1 }
     }
 
-    /// Attends with a tile of lines to the tokens from `begin` to `end`, and leaves the results unscaled.
+    /// Bytes from the first key of the cache to the first of these lines.
+    fn cache_offset(&self, lines: &Lines) -> usize {
+        let row = elements::row_bytes(self.dtype, self.head_dim);
+        (lines.segment.slot * self.kv_heads + lines.head) * self.tokens * row
+    }
+
+    /// Where a part of a split segment is, for some of its lines.
     ///
     /// # Safety
-    /// As [`attention`]; `begin` must be below the tokens that each line sees.
-    unsafe fn attend(&self, lines: &Lines, begin: usize, end: usize, scratch: &Scratch, results: Results) {
+    /// `partials` must have the elements.
+    unsafe fn partial(&self, lines: &Lines, part: usize) -> Part {
+        let whole = Part::len(self.group, self.head_dim);
+        let at = lines.partials + (lines.head * lines.parts + part) * whole + Part::len(lines.begin, self.head_dim);
+        // SAFETY: the caller vouches for the elements.
+        unsafe { Part::at(self.partials.add(at), lines.end - lines.begin) }
+    }
+
+    /// Attends with lines of a single row to a part of the tokens; the results stay unscaled.
+    ///
+    /// # Safety
+    /// As [`attention`]; the part must have room for the results.
+    unsafe fn attend_single(&self, lines: &Lines, scratch: &Scratch, part: Part) {
         let count = lines.end - lines.begin;
-        let head = (lines.segment.slot * self.kv_heads + lines.head) * self.tokens * self.head_dim;
-        if lines.segment.row_end - lines.segment.row_begin == 1 && self.group <= single::LINES {
-            // SAFETY: the caller vouches for the operands and the scratch.
-            unsafe {
-                for line in 0..count {
-                    let q = self.q.at([lines.segment.row_begin, lines.head, line, 0]);
-                    for d in 0..self.head_dim {
-                        *scratch.q.add(line * self.head_dim + d) = *q.add(d) * self.scale;
-                    }
+        let row = elements::row_bytes(self.dtype, self.head_dim);
+        let first = lines.part * PART;
+        let offset = self.cache_offset(lines) + first * row;
+        // SAFETY: the caller vouches for the operands and the scratch.
+        unsafe {
+            let tokens = self.sees(lines, lines.begin).min(first + PART) - first;
+            for i in 0..count {
+                let q = self.q.at([lines.segment.row_begin, lines.head, lines.begin + i, 0]);
+                for d in 0..self.head_dim {
+                    *scratch.q.add(i * self.head_dim + d) = *q.add(d) * self.scale;
                 }
-                let single = Single {
-                    q: scratch.q,
-                    keys: self.keys.add(head + begin * self.head_dim),
-                    values: self.values.add(head + begin * self.head_dim),
-                    tokens: end - begin,
-                    head_dim: self.head_dim,
-                    scores: scratch.scores,
-                    sums: scratch.q.add(single::LINES * self.head_dim),
-                    results,
-                };
-                return single::attend(self.tier, count, single);
+            }
+            let single = Single {
+                q: scratch.q,
+                keys: self.keys.add(offset),
+                values: self.values.add(offset),
+                tokens,
+                head_dim: self.head_dim,
+                scores: scratch.scores,
+                part,
+            };
+            single::attend(self.tier, self.dtype, count, single);
+        }
+    }
+
+    /// Divides a single row's results by the sums and writes the output.
+    ///
+    /// # Safety
+    /// As [`attention`]; the results must be those of the lines.
+    unsafe fn finish_single(&self, lines: &Lines, part: Part) {
+        for line in lines.begin..lines.end {
+            // SAFETY: the caller vouches for the output and the results.
+            unsafe {
+                let i = line - lines.begin;
+                let factor = 1.0 / *part.sum.add(i);
+                let out = self.out.at([lines.segment.row_begin, lines.head, line, 0]);
+                for d in 0..self.head_dim {
+                    *out.add(d) = *part.out.add(i * self.head_dim + d) * factor;
+                }
             }
         }
+    }
+
+    /// Attends with a tile of lines to all tokens that they see, and writes the output.
+    ///
+    /// # Safety
+    /// As [`attention`].
+    unsafe fn attend_tile(&self, lines: &Lines, scratch: &Scratch) {
+        let count = lines.end - lines.begin;
         let vectors = count.div_ceil(self.tier.lanes());
+        let offset = self.cache_offset(lines);
         // SAFETY: the caller vouches for the operands and the scratch.
         unsafe {
             // Lanes past the last line repeat it, so that they compute nothing unusual.
@@ -188,37 +311,67 @@ impl AttentionArgs<'_> {
                 q: scratch.q,
                 positions: scratch.positions,
                 common: self.sees(lines, lines.begin) - 1,
-                keys: self.keys.add(head),
-                values: self.values.add(head),
-                begin,
-                end,
+                keys: self.keys.add(offset),
+                values: self.values.add(offset),
+                end: self.sees(lines, lines.end - 1),
                 head_dim: self.head_dim,
                 scores: scratch.scores,
-                out: results.out,
-                max: results.max,
-                sum: results.sum,
+                wide: scratch.wide,
+                out: scratch.results.add(MAX_LINES),
+                sum: scratch.results,
             };
-            match vectors {
-                1 => self.tier.dispatch(Attend::<1>(tile)),
-                _ => self.tier.dispatch(Attend::<VECTORS>(tile)),
+            with_elements!(self.dtype, E => match vectors {
+                1 => self.tier.dispatch(Attend::<E, 1>(tile, PhantomData)),
+                _ => self.tier.dispatch(Attend::<E, VECTORS>(tile, PhantomData)),
+            });
+            for line in lines.begin..lines.end {
+                let (row, g) = self.row(lines, line);
+                let lane = line - lines.begin;
+                let factor = 1.0 / *tile.sum.add(lane);
+                let out = self.out.at([row, lines.head, g, 0]);
+                for d in 0..self.head_dim {
+                    *out.add(d) = *tile.out.add(d * MAX_LINES + lane) * factor;
+                }
             }
         }
     }
+}
 
-    /// Divides by the sums and writes the output.
+#[cfg(target_arch = "x86_64")]
+impl AttentionArgs<'_> {
+    /// Attends with many lines to all tokens that they see, and writes the output.
     ///
     /// # Safety
-    /// As [`attention`]; the results must be those of the lines.
-    unsafe fn finish(&self, lines: &Lines, results: Results) {
-        for line in lines.begin..lines.end {
-            let (row, g) = self.row(lines, line);
-            // SAFETY: the caller vouches for the output and the results.
-            unsafe {
-                let lane = line - lines.begin;
-                let part = 1.0 / *results.sum.add(lane);
+    /// As [`attention`]; the machine must have tiles, and `scratch` what they need.
+    unsafe fn attend_on_tiles(&self, lines: &Lines, scratch: *mut f32, registers: &amx::Tiles) {
+        let count = lines.end - lines.begin;
+        let offset = self.cache_offset(lines);
+        let width = tiles::padded(self.head_dim);
+        // SAFETY: the caller vouches for the operands and the scratch.
+        unsafe {
+            let mut task = tiles::Task::new(scratch, self.head_dim, self.keys.add(offset), self.values.add(offset));
+            task.lines = count.next_multiple_of(MAX_LINES);
+            task.end = self.sees(lines, lines.end - 1);
+            // Lanes past the last line repeat it, so that they compute nothing unusual.
+            for i in 0..task.lines {
+                let line = lines.begin + i.min(count - 1);
+                let (row, g) = self.row(lines, line);
+                let q = self.q.at([row, lines.head, g, 0]);
+                for d in 0..width {
+                    let x = if d < self.head_dim { *q.add(d) * self.scale } else { 0.0 };
+                    *task.query(i, d) = half::bf16::from_f32(x).to_bits();
+                }
+                *task.positions.add(i) = (self.sees(lines, line) - 1) as f32;
+            }
+            task.attend(self.dtype, registers);
+            for line in lines.begin..lines.end {
+                let (row, g) = self.row(lines, line);
+                let i = line - lines.begin;
+                let factor = 1.0 / *task.sum.add(i);
                 let out = self.out.at([row, lines.head, g, 0]);
+                let from = task.out.add(i / MAX_LINES * MAX_LINES * width + i % MAX_LINES);
                 for d in 0..self.head_dim {
-                    *out.add(d) = *results.out.add(d * MAX_LINES + lane) * part;
+                    *out.add(d) = *from.add(d * MAX_LINES) * factor;
                 }
             }
         }
@@ -226,7 +379,7 @@ impl AttentionArgs<'_> {
 }
 
 /// Computes one attention step together with the other workers of a run, who meet inside where a single row sees more
-/// than [`shared_scratch`]'s split; complete after the next barrier.
+/// tokens than a part has; complete after the next barrier.
 ///
 /// # Safety
 /// The machine must have the tier. All addresses must be valid for the sizes given, on every worker, until the next
@@ -235,62 +388,56 @@ impl AttentionArgs<'_> {
 /// # Panics
 /// If `scratch` is shorter than [`thread_scratch`] says.
 pub unsafe fn attention(worker: &Worker, args: &AttentionArgs, scratch: &mut [f32]) {
-    assert!(scratch.len() >= thread_scratch(args.head_dim), "the scratch is too small for the step");
-    let start = scratch.as_mut_ptr();
+    assert!(scratch.len() >= thread_scratch(args.head_dim, args.act), "the scratch is too small for the step");
+    let q = scratch.as_mut_ptr();
     // SAFETY: these together are as long as `thread_scratch` says.
     let scratch = unsafe {
-        let positions = start.add(MAX_LINES * args.head_dim);
+        let positions = q.add(MAX_LINES * args.head_dim);
         let scores = positions.add(MAX_LINES);
-        let results = results_at(scores.add(MAX_LINES * BLOCK));
-        Scratch { q: start, positions, scores, results }
+        let wide = scores.add(MAX_LINES * BLOCK);
+        Scratch { q, positions, scores, wide, results: wide.add(BLOCK * args.head_dim) }
     };
-    let tasks: usize = args.segments.iter().map(|s| args.tiles(s) * args.kv_heads).sum();
-    if let [segment] = args.segments
-        && segment.row_end - segment.row_begin == 1
-    {
-        // SAFETY: the caller vouches for the positions.
-        let tokens = unsafe { *args.positions.add(segment.row_begin) } as usize + 1;
-        if tokens > PART {
-            // SAFETY: the caller vouches for the operands.
-            return unsafe { split(worker, args, tasks, tokens, &scratch) };
-        }
-    }
+    // SAFETY: the caller vouches for the positions.
+    let (tasks, split) = unsafe { args.tasks() };
+    // Configured by the first task that uses them.
+    #[cfg(target_arch = "x86_64")]
+    let mut tiles: Option<amx::Tiles> = None;
     worker.share(tasks, |task| {
         // The last tiles of a head see the most tokens: they go first, so that no thread begins one when the others end.
-        let lines = args.lines(tasks - 1 - task);
         // SAFETY: the caller vouches for the operands; every line sees token 0.
         unsafe {
-            let tokens = args.sees(&lines, lines.end - 1);
-            args.attend(&lines, 0, tokens, &scratch, scratch.results);
-            args.finish(&lines, scratch.results);
+            let lines = args.lines(tasks - 1 - task, false);
+            #[cfg(target_arch = "x86_64")]
+            if args.on_tiles(&lines.segment) {
+                return args.attend_on_tiles(&lines, scratch.q, tiles.get_or_insert_with(|| amx::Tiles::new()));
+            }
+            if !lines.segment.is_single() {
+                args.attend_tile(&lines, &scratch);
+            } else if lines.parts > 1 {
+                args.attend_single(&lines, &scratch, args.partial(&lines, lines.part));
+            } else {
+                let part = Part::at(scratch.results, lines.end - lines.begin);
+                args.attend_single(&lines, &scratch, part);
+                args.finish_single(&lines, part);
+            }
         }
     });
-}
-
-/// The step of a single row that sees many tokens: part by part, then merged.
-///
-/// # Safety
-/// As [`attention`].
-unsafe fn split(worker: &Worker, args: &AttentionArgs, tiles: usize, tokens: usize, scratch: &Scratch) {
-    let parts = tokens.div_ceil(PART);
-    // SAFETY: the caller vouches for as many results as there are tiles and parts.
-    let results = |i: usize| unsafe { results_at(args.partials.add(i * results_len(args.head_dim))) };
-    worker.share(tiles * parts, |task| {
-        let begin = task % parts * PART;
-        let end = tokens.min(begin + PART);
-        // SAFETY: the caller vouches for the operands; the row sees all tokens.
-        unsafe { args.attend(&args.lines(task / parts), begin, end, scratch, results(task)) };
-    });
+    if split == 0 {
+        return;
+    }
     worker.barrier();
-    worker.share(tiles, |tile| {
-        let into = results(tile * parts);
-        for part in 1..parts {
-            let from = results(tile * parts + part);
-            // SAFETY: the parts are complete since the barrier.
-            unsafe { args.tier.dispatch(Merge { into, from, head_dim: args.head_dim }) };
+    worker.share(split, |task| {
+        // SAFETY: the caller vouches for the operands; the parts are complete since the barrier.
+        unsafe {
+            let lines = args.lines(task, true);
+            let into = args.partial(&lines, 0);
+            for part in 1..lines.parts {
+                let from = args.partial(&lines, part);
+                let merge = Merge { into, from, lines: lines.end - lines.begin, head_dim: args.head_dim };
+                args.tier.dispatch(merge);
+            }
+            args.finish_single(&lines, into);
         }
-        // SAFETY: the caller vouches for the output.
-        unsafe { args.finish(&args.lines(tile), into) };
     });
 }
 

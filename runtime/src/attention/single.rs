@@ -1,38 +1,66 @@
-//! The kernel for a single row: its few lines would leave most lanes of the tile kernel idle, and reading the cache is
-//! all that it does. So lanes run along the head, and every key and value is loaded once for all lines of the group.
+//! The kernel for a segment of a single row: its few lines would leave most lanes of the tile kernel idle, and reading the
+//! cache is all that it does. So lanes run along the head, and every key and value is loaded once for all lines of the group.
 
-use super::kernel::{BLOCK, MAX_LINES, Results};
+use super::elements::{Elements, with_elements};
+use super::kernel::BLOCK;
 use crate::exp::exp;
 use crate::tiers::{Kernel, Simd, Tier};
+use llamac_formats::DType;
+use std::marker::PhantomData;
 
 /// The most lines.
 pub(super) const LINES: usize = 8;
+
+/// What attending to some tokens leaves, for every line.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// The sum of exponentials times values, `[lines][head_dim]`.
+    pub(super) out: *mut f32,
+    /// The largest score, `[lines]`.
+    pub(super) max: *mut f32,
+    /// The sum of exponentials, `[lines]`.
+    pub(super) sum: *mut f32,
+}
+
+impl Part {
+    /// f32 elements that it takes.
+    pub(super) fn len(lines: usize, head_dim: usize) -> usize {
+        lines * (head_dim + 2)
+    }
+
+    /// One that begins at an address.
+    ///
+    /// # Safety
+    /// [`Part::len`] elements must lie there.
+    pub(super) unsafe fn at(start: *mut f32, lines: usize) -> Part {
+        // SAFETY: the caller vouches for the elements.
+        unsafe { Part { out: start.add(2 * lines), max: start, sum: start.add(lines) } }
+    }
+}
 
 /// All lines see all tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Single {
     /// Queries times the scale, `[lines][head_dim]`.
     pub(super) q: *const f32,
-    /// The first key, `[token][head_dim]`.
-    pub(super) keys: *const f32,
+    /// The first key, rows of the cache's elements.
+    pub(super) keys: *const u8,
     /// The first value.
-    pub(super) values: *const f32,
-    /// Tokens.
+    pub(super) values: *const u8,
+    /// Tokens, at least 1.
     pub(super) tokens: usize,
     /// Width of a head.
     pub(super) head_dim: usize,
     /// Room for `[lines][BLOCK]`.
     pub(super) scores: *mut f32,
-    /// Room for `[lines][head_dim]`.
-    pub(super) sums: *mut f32,
-    /// Results, as those of the tile kernel.
-    pub(super) results: Results,
+    /// The results.
+    pub(super) part: Part,
 }
 
 /// Attends with `N` lines.
-struct Attend<const N: usize>(Single);
+struct Attend<E, const N: usize>(Single, PhantomData<E>);
 
-impl<const N: usize> Kernel for Attend<N> {
+impl<E: Elements, const N: usize> Kernel for Attend<E, N> {
     type Output = ();
 
     #[inline(always)]
@@ -49,18 +77,18 @@ impl<const N: usize> Kernel for Attend<N> {
                 let mut t = 0;
                 if S::LANES == 16 && N <= 4 {
                     while t + 4 <= tokens {
-                        scores::<S, N, 4>(single, begin, t);
+                        scores::<S, E, N, 4>(single, begin, t);
                         t += 4;
                     }
                 }
                 if S::LANES == 16 || N <= 4 {
                     while t + 2 <= tokens {
-                        scores::<S, N, 2>(single, begin, t);
+                        scores::<S, E, N, 2>(single, begin, t);
                         t += 2;
                     }
                 }
                 while t < tokens {
-                    scores::<S, N, 1>(single, begin, t);
+                    scores::<S, E, N, 1>(single, begin, t);
                     t += 1;
                 }
                 let mut worth = [S::zero(); N];
@@ -73,31 +101,26 @@ impl<const N: usize> Kernel for Attend<N> {
                 let wide = if N <= 4 { S::LANES / 4 } else { S::LANES / 8 };
                 if wide == 4 {
                     while d + 4 * S::LANES <= single.head_dim {
-                        values::<S, N, 4>(single, begin, tokens, d, &worth, S::LANES);
+                        values::<S, E, N, 4>(single, begin, tokens, d, &worth, S::LANES);
                         d += 4 * S::LANES;
                     }
                 }
                 if wide >= 2 {
                     while d + 2 * S::LANES <= single.head_dim {
-                        values::<S, N, 2>(single, begin, tokens, d, &worth, S::LANES);
+                        values::<S, E, N, 2>(single, begin, tokens, d, &worth, S::LANES);
                         d += 2 * S::LANES;
                     }
                 }
                 while d < single.head_dim {
-                    values::<S, N, 1>(single, begin, tokens, d, &worth, S::LANES.min(single.head_dim - d));
+                    values::<S, E, N, 1>(single, begin, tokens, d, &worth, S::LANES.min(single.head_dim - d));
                     d += S::LANES;
                 }
                 begin += tokens;
             }
             let mut line = 0;
             while line < N {
-                *single.results.max.add(line) = max[line];
-                *single.results.sum.add(line) = sum[line];
-                let mut d = 0;
-                while d < single.head_dim {
-                    *single.results.out.add(d * MAX_LINES + line) = *single.sums.add(line * single.head_dim + d);
-                    d += 1;
-                }
+                *single.part.max.add(line) = max[line];
+                *single.part.sum.add(line) = sum[line];
                 line += 1;
             }
         }
@@ -105,10 +128,23 @@ impl<const N: usize> Kernel for Attend<N> {
 }
 
 /// The first `n` elements, or a whole vector.
+///
+/// # Safety
+/// The elements must be there.
 #[inline(always)]
 unsafe fn load<S: Simd>(from: *const f32, n: usize) -> S::F {
     // SAFETY: the caller vouches for the elements.
     unsafe { if n < S::LANES { S::load_first(from, n) } else { S::load(from) } }
+}
+
+/// Stores the first `n` elements, or a whole vector.
+///
+/// # Safety
+/// The elements must be there.
+#[inline(always)]
+unsafe fn store<S: Simd>(to: *mut f32, x: S::F, n: usize) {
+    // SAFETY: the caller vouches for the elements.
+    unsafe { if n < S::LANES { S::store_first(to, x, n) } else { S::store(to, x) } }
 }
 
 /// Scores of `TOKENS` tokens from `begin + t` on; asks for their values, which come next.
@@ -116,20 +152,20 @@ unsafe fn load<S: Simd>(from: *const f32, n: usize) -> S::F {
 /// # Safety
 /// As the kernel.
 #[inline(always)]
-unsafe fn scores<S: Simd, const N: usize, const TOKENS: usize>(single: &Single, begin: usize, t: usize) {
+unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(single: &Single, begin: usize, t: usize) {
     // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
     unsafe {
-        let keys = single.keys.add((begin + t) * single.head_dim);
+        let row = E::row_bytes(single.head_dim);
+        let keys = single.keys.add((begin + t) * row);
+        prefetch::<S>(single.values.wrapping_add((begin + t) * row), TOKENS * row);
         let mut sums = [[S::zero(); N]; TOKENS];
         let mut d = 0;
         while d < single.head_dim {
-            let n = single.head_dim - d;
+            let n = S::LANES.min(single.head_dim - d);
             let mut key = [S::zero(); TOKENS];
             let mut i = 0;
             while i < TOKENS {
-                let at = keys.add(i * single.head_dim + d);
-                S::prefetch(single.values.wrapping_add((begin + t + i) * single.head_dim + d).cast());
-                key[i] = load::<S>(at, n);
+                key[i] = E::load::<S>(keys.add(i * row), d, n);
                 i += 1;
             }
             let mut line = 0;
@@ -153,6 +189,20 @@ unsafe fn scores<S: Simd, const N: usize, const TOKENS: usize>(single: &Single, 
             }
             i += 1;
         }
+    }
+}
+
+/// Asks for the cache lines of so many bytes.
+///
+/// # Safety
+/// The machine must have the instruction set.
+#[inline(always)]
+pub(super) unsafe fn prefetch<S: Simd>(at: *const u8, bytes: usize) {
+    let mut i = 0;
+    while i < bytes {
+        // SAFETY: prefetched addresses need not be valid.
+        unsafe { S::prefetch(at.wrapping_add(i)) };
+        i += 64;
     }
 }
 
@@ -207,7 +257,7 @@ unsafe fn softmax<S: Simd>(scores: *mut f32, tokens: usize, max: &mut f32, sum: 
 /// # Safety
 /// As the kernel.
 #[inline(always)]
-unsafe fn values<S: Simd, const N: usize, const VECTORS: usize>(
+unsafe fn values<S: Simd, E: Elements, const N: usize, const VECTORS: usize>(
     single: &Single,
     begin: usize,
     tokens: usize,
@@ -217,29 +267,32 @@ unsafe fn values<S: Simd, const N: usize, const VECTORS: usize>(
 ) {
     // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
     unsafe {
+        let row = E::row_bytes(single.head_dim);
         let mut sums = [[S::zero(); VECTORS]; N];
         if begin > 0 {
             let mut line = 0;
             while line < N {
                 let mut v = 0;
                 while v < VECTORS {
-                    let from = single.sums.add(line * single.head_dim + d + v * S::LANES);
+                    let from = single.part.out.add(line * single.head_dim + d + v * S::LANES);
                     sums[line][v] = S::mul(worth[line], load::<S>(from, n));
                     v += 1;
                 }
                 line += 1;
             }
         }
-        let mut from = single.values.add(begin * single.head_dim + d);
-        let last = begin + tokens == single.tokens;
-        let mut next = if last { from } else { single.keys.add((begin + tokens) * single.head_dim + d) };
+        let mut from = single.values.add(begin * row);
+        // The first sweep over the block asks for the next keys; past the last block there are none.
+        let ask = d == 0 && begin + tokens < single.tokens;
+        let mut next = if ask { single.keys.wrapping_add((begin + tokens) * row) } else { from };
+        let asked = if ask { row } else { 1 };
         let mut t = 0;
         while t < tokens {
+            prefetch::<S>(next, asked);
             let mut value = [S::zero(); VECTORS];
             let mut v = 0;
             while v < VECTORS {
-                S::prefetch(next.wrapping_add(v * S::LANES).cast());
-                value[v] = load::<S>(from.add(v * S::LANES), n);
+                value[v] = E::load::<S>(from, d + v * S::LANES, n);
                 v += 1;
             }
             let mut line = 0;
@@ -252,20 +305,16 @@ unsafe fn values<S: Simd, const N: usize, const VECTORS: usize>(
                 }
                 line += 1;
             }
-            from = from.wrapping_add(single.head_dim);
-            next = next.wrapping_add(single.head_dim);
+            from = from.wrapping_add(row);
+            next = next.wrapping_add(row);
             t += 1;
         }
         let mut line = 0;
         while line < N {
             let mut v = 0;
             while v < VECTORS {
-                let to = single.sums.add(line * single.head_dim + d + v * S::LANES);
-                if n < S::LANES {
-                    S::store_first(to, sums[line][v], n);
-                } else {
-                    S::store(to, sums[line][v]);
-                }
+                let to = single.part.out.add(line * single.head_dim + d + v * S::LANES);
+                store::<S>(to, sums[line][v], n);
                 v += 1;
             }
             line += 1;
@@ -273,21 +322,63 @@ unsafe fn values<S: Simd, const N: usize, const VECTORS: usize>(
     }
 }
 
-/// Attends with `lines ≤ LINES` lines.
+/// Attends with `lines ≤ LINES` lines to a cache of `dtype`.
 ///
 /// # Safety
 /// The machine must have the tier; the operands must be valid.
-pub(super) unsafe fn attend(tier: Tier, lines: usize, single: Single) {
+pub(super) unsafe fn attend(tier: Tier, dtype: DType, lines: usize, single: Single) {
     macro_rules! choose {
-        ($($lines:literal)*) => {
+        ($elements:ident, $($lines:literal)*) => {
             match lines {
                 $(
                     // SAFETY: the caller vouches for the tier and the operands.
-                    $lines => unsafe { tier.dispatch(Attend::<$lines>(single)) },
+                    $lines => unsafe { tier.dispatch(Attend::<$elements, $lines>(single, PhantomData)) },
                 )*
                 _ => unreachable!("no kernel for {lines} lines"),
             }
         };
     }
-    choose!(1 2 3 4 5 6 7 8)
+    with_elements!(dtype, E => choose!(E, 1 2 3 4 5 6 7 8));
+}
+
+/// Adds the part of later tokens to that of earlier ones.
+pub(super) struct Merge {
+    /// The earlier part, which becomes that of both.
+    pub(super) into: Part,
+    /// The later.
+    pub(super) from: Part,
+    /// Lines of both.
+    pub(super) lines: usize,
+    /// Width of a head.
+    pub(super) head_dim: usize,
+}
+
+impl Kernel for Merge {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (a, b) = (self.into, self.from);
+        let mut line = 0;
+        while line < self.lines {
+            // SAFETY: the caller vouches for both parts.
+            unsafe {
+                let (a_max, b_max) = (S::splat(*a.max.add(line)), S::splat(*b.max.add(line)));
+                let max = S::max(a_max, b_max);
+                let (a_worth, b_worth) = (exp::<S>(S::sub(a_max, max)), exp::<S>(S::sub(b_max, max)));
+                let b_sum = S::mul(b_worth, S::splat(*b.sum.add(line)));
+                S::store_first(a.sum.add(line), S::fma(a_worth, S::splat(*a.sum.add(line)), b_sum), 1);
+                S::store_first(a.max.add(line), max, 1);
+                let mut d = 0;
+                while d < self.head_dim {
+                    let n = S::LANES.min(self.head_dim - d);
+                    let at = a.out.add(line * self.head_dim + d);
+                    let b_out = S::mul(b_worth, load::<S>(b.out.add(line * self.head_dim + d), n));
+                    store::<S>(at, S::fma(a_worth, load::<S>(at, n), b_out), n);
+                    d += S::LANES;
+                }
+            }
+            line += 1;
+        }
+    }
 }

@@ -2,6 +2,11 @@ use super::*;
 use crate::Pool;
 use crate::testing::{Buffer, Numbers, assert_close, bits};
 use crate::tiers::tests::available;
+use half::bf16;
+use llamac_formats::q8;
+
+/// What a cache may hold.
+const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::Q8];
 
 /// A shape: key-value heads, query heads of each, width of a head, tokens of a slot's room.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +23,8 @@ type Rows<'a> = &'a [(usize, &'a [i32])];
 /// One problem: queries, caches with not-a-numbers wherever nothing may be read.
 struct Problem {
     shape: Shape,
+    dtype: DType,
+    act: DType,
     segments: Vec<Segment>,
     positions: Vec<i32>,
     q: Vec<f32>,
@@ -27,6 +34,35 @@ struct Problem {
 }
 
 impl Problem {
+    /// The problem with f32 caches, and with each other type that heads so wide can have.
+    fn of_all_types(shape: Shape, slots: usize, rows: Rows, numbers: &mut Numbers) -> Vec<Problem> {
+        let problem = Problem::new(shape, slots, rows, numbers);
+        let types = TYPES.into_iter().filter(|t| is_cache(*t, shape.head_dim));
+        types.map(|dtype| problem.stored_as(dtype)).collect()
+    }
+
+    /// The same with caches of another type, whose elements are what is left of the numbers.
+    fn stored_as(&self, dtype: DType) -> Problem {
+        let stored = |x: &[f32]| match dtype {
+            DType::BF16 => x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
+            DType::Q8 => blocks(x).iter().flat_map(q8::decode).collect(),
+            _ => x.to_vec(),
+        };
+        let (segments, positions) = (self.segments.clone(), self.positions.clone());
+        let (keys, values) = (stored(&self.keys), stored(&self.values));
+        Problem { dtype, segments, positions, q: self.q.clone(), keys, values, ..*self }
+    }
+
+    /// A cache's bytes, in whole words for their alignment.
+    fn bytes(&self, x: &[f32]) -> Vec<u32> {
+        let bytes: Vec<u8> = match self.dtype {
+            DType::BF16 => x.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+            DType::Q8 => blocks(x).concat(),
+            _ => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        bytes.chunks(4).map(|b| u32::from_ne_bytes(std::array::from_fn(|i| b.get(i).copied().unwrap_or(0)))).collect()
+    }
+
     fn new(shape: Shape, slots: usize, rows: Rows, numbers: &mut Numbers) -> Problem {
         let mut segments = Vec::new();
         let mut positions = Vec::new();
@@ -48,7 +84,7 @@ impl Problem {
         let q = numbers.reals(positions.len() * shape.kv_heads * shape.group * shape.head_dim);
         // Scores of several units, so that the maximum matters.
         let scale = 6.0 / (shape.head_dim as f32).sqrt();
-        Problem { shape, segments, positions, q, keys, values: cache, scale }
+        Problem { shape, dtype: DType::F32, act: DType::F32, segments, positions, q, keys, values: cache, scale }
     }
 
     fn reference(&self) -> Vec<f64> {
@@ -83,15 +119,17 @@ impl Problem {
         let Shape { kv_heads, group, head_dim, tokens } = self.shape;
         let strides = [kv_heads * group * head_dim, group * head_dim, head_dim, 1];
         let (q, out) = (Buffer::of(&self.q), Buffer::new(self.q.len()));
-        let (keys, values) = (Buffer::of(&self.keys), Buffer::of(&self.values));
-        let partials = Buffer::new(shared_scratch(tokens, kv_heads, group, head_dim));
+        let (keys, values) = (self.bytes(&self.keys), self.bytes(&self.values));
+        let partials = Buffer::new(shared_scratch(tokens, self.segments.len(), kv_heads, group, head_dim));
         Pool::new(threads).unwrap().run(&|worker| {
             let args = AttentionArgs {
                 tier,
                 q: View::new(q.get(), strides),
                 out: View::new(out.get(), strides),
-                keys: keys.get(),
-                values: values.get(),
+                keys: keys.as_ptr().cast(),
+                values: values.as_ptr().cast(),
+                dtype: self.dtype,
+                act: self.act,
                 tokens,
                 positions: self.positions.as_ptr(),
                 segments: &self.segments,
@@ -102,7 +140,7 @@ impl Problem {
                 partials: partials.get(),
             };
             // SAFETY: the buffers have the sizes given.
-            unsafe { attention(worker, &args, &mut vec![f32::NAN; thread_scratch(head_dim)]) };
+            unsafe { attention(worker, &args, &mut vec![f32::NAN; thread_scratch(head_dim, self.act)]) };
         });
         partials.values();
         out.values()
@@ -112,12 +150,31 @@ impl Problem {
         let want = self.reference();
         for tier in available() {
             let got = self.run(tier, 1);
-            assert_close(&got, &want, 1.0, 5e-6, &format!("{tier} {:?} {:?}", self.shape, self.segments));
+            assert_close(&got, &want, 1.0, 5e-6, &self.at(tier));
             for threads in 2..=3 {
-                assert_eq!(bits(&self.run(tier, threads)), bits(&got), "{tier}, {threads} threads");
+                assert_eq!(bits(&self.run(tier, threads)), bits(&got), "{}, {threads} threads", self.at(tier));
             }
         }
     }
+
+    fn at(&self, tier: Tier) -> String {
+        format!("{tier} {} {:?} {:?}", self.dtype, self.shape, self.segments)
+    }
+}
+
+/// Numbers in blocks of eight-bit integers; blocks with no numbers have no number for their scale.
+fn blocks(x: &[f32]) -> Vec<[u8; q8::BYTES]> {
+    let encoded = x.as_chunks().0.iter().map(|x| {
+        let mut block = [0; q8::BYTES];
+        q8::encode(x, &mut block);
+        block
+    });
+    encoded.collect()
+}
+
+/// Checks a problem with every type of cache. What a cache holds is read exactly, so all are as near as f32.
+fn check(shape: Shape, slots: usize, rows: Rows, numbers: &mut Numbers) {
+    Problem::of_all_types(shape, slots, rows, numbers).iter().for_each(Problem::check);
 }
 
 #[test]
@@ -127,7 +184,7 @@ fn any_head_and_group() {
         for (kv_heads, group) in [(1, 1), (2, 3), (1, 4), (3, 8)] {
             let shape = Shape { kv_heads, group, head_dim, tokens: 40 };
             let positions: Vec<i32> = (0..19).collect();
-            Problem::new(shape, 1, &[(0, &positions)], &mut numbers).check();
+            check(shape, 1, &[(0, &positions)], &mut numbers);
         }
     }
 }
@@ -135,8 +192,8 @@ fn any_head_and_group() {
 #[test]
 fn a_group_wider_than_a_tile() {
     let shape = Shape { kv_heads: 2, group: 71, head_dim: 8, tokens: 700 };
-    Problem::new(shape, 1, &[(0, &[0, 1, 2])], &mut Numbers::new(2)).check();
-    Problem::new(shape, 1, &[(0, &[680])], &mut Numbers::new(2)).check();
+    check(shape, 1, &[(0, &[0, 1, 2])], &mut Numbers::new(2));
+    check(shape, 1, &[(0, &[680])], &mut Numbers::new(2));
 }
 
 #[test]
@@ -144,8 +201,8 @@ fn prefill_in_two_chunks() {
     let shape = Shape { kv_heads: 2, group: 4, head_dim: 32, tokens: 300 };
     let mut numbers = Numbers::new(3);
     let all: Vec<i32> = (0..300).collect();
-    Problem::new(shape, 1, &[(0, &all[..170])], &mut numbers).check();
-    Problem::new(shape, 1, &[(0, &all[170..])], &mut numbers).check();
+    check(shape, 1, &[(0, &all[..170])], &mut numbers);
+    check(shape, 1, &[(0, &all[170..])], &mut numbers);
 }
 
 #[test]
@@ -153,7 +210,7 @@ fn mixed_batches() {
     let shape = Shape { kv_heads: 2, group: 2, head_dim: 16, tokens: 200 };
     let prefill: Vec<i32> = (64..131).collect();
     let rows: Rows = &[(3, &[70]), (0, &prefill), (5, &[0]), (1, &[63]), (2, &[64, 65, 128]), (4, &[199])];
-    Problem::new(shape, 7, rows, &mut Numbers::new(4)).check();
+    check(shape, 7, rows, &mut Numbers::new(4));
 }
 
 #[test]
@@ -161,13 +218,13 @@ fn a_single_row_with_few_and_many_tokens() {
     let mut numbers = Numbers::new(5);
     for position in [0, 1, 62, 63, 64, 511, 512, 513, 1023, 1024, 1500] {
         let shape = Shape { kv_heads: 2, group: 3, head_dim: 24, tokens: 1501 };
-        Problem::new(shape, 2, &[(1, &[position])], &mut numbers).check();
+        check(shape, 2, &[(1, &[position])], &mut numbers);
     }
     for (group, head_dim) in [(1, 48), (2, 7), (4, 64), (5, 33), (7, 128), (8, 20)] {
         let shape = Shape { kv_heads: 2, group, head_dim, tokens: 700 };
-        Problem::new(shape, 2, &[(1, &[77])], &mut numbers).check();
-        Problem::new(shape, 2, &[(0, &[650])], &mut numbers).check();
-        Problem::new(shape, 2, &[(0, &[69]), (1, &[99])], &mut numbers).check();
+        check(shape, 2, &[(1, &[77])], &mut numbers);
+        check(shape, 2, &[(0, &[650])], &mut numbers);
+        check(shape, 2, &[(0, &[69]), (1, &[99])], &mut numbers);
     }
 }
 
@@ -188,4 +245,77 @@ fn no_rows() {
     let shape = Shape { kv_heads: 1, group: 2, head_dim: 16, tokens: 6 };
     let problem = Problem::new(shape, 1, &[], &mut Numbers::new(7));
     assert!(problem.run(Tier::detect(), 2).is_empty());
+}
+
+#[test]
+fn a_single_row_does_not_depend_on_the_step_that_it_is_in() {
+    let shape = Shape { kv_heads: 2, group: 3, head_dim: 32, tokens: 1400 };
+    let mut numbers = Numbers::new(8);
+    let many: Vec<i32> = (3..80).collect();
+    let rows: Rows = &[(1, &[1300]), (0, &many), (2, &[520]), (3, &[2])];
+    for problem in Problem::of_all_types(shape, 4, rows, &mut numbers) {
+        for tier in available() {
+            let together = problem.run(tier, 2);
+            for segment in problem.segments.iter().filter(|s| s.is_single()) {
+                let width = problem.q.len() / problem.positions.len();
+                let row = segment.row_begin;
+                let alone = Problem {
+                    segments: vec![Segment { row_begin: 0, row_end: 1, ..*segment }],
+                    positions: vec![problem.positions[row]],
+                    q: problem.q[row * width..][..width].to_vec(),
+                    keys: problem.keys.clone(),
+                    values: problem.values.clone(),
+                    ..problem
+                };
+                let want = &together[row * width..][..width];
+                assert_eq!(bits(&alone.run(tier, 1)), bits(want), "{}", alone.at(tier));
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_bf16_on_tiles() {
+    if !Tier::Amx.available() {
+        eprintln!("skipped: this machine has no tile registers");
+        return;
+    }
+    let mut numbers = Numbers::new(9);
+    let round = |x: f32| bf16::from_f32(x).to_f32();
+    let whole: Vec<i32> = (0..200).collect();
+    let later: Vec<i32> = (100..190).collect();
+    let rows: [Rows; 3] = [&[(0, &whole)], &[(0, &later)], &[(1, &later), (0, &[150]), (2, &whole[..9])]];
+    for (kv_heads, group, head_dim) in [(2, 4, 64), (1, 1, 32), (2, 3, 20), (1, 8, 128), (1, 5, 96)] {
+        for rows in rows {
+            let shape = Shape { kv_heads, group, head_dim, tokens: 210 };
+            for mut problem in Problem::of_all_types(shape, 3, rows, &mut numbers) {
+                problem.act = DType::BF16;
+                let got = problem.run(Tier::Amx, 1);
+                for threads in 2..=3 {
+                    assert_eq!(bits(&problem.run(Tier::Amx, threads)), bits(&got), "{threads} threads");
+                }
+                // Other tiers round nothing.
+                let wide = problem.stored_as(problem.dtype);
+                assert_eq!(bits(&wide.run(Tier::Portable, 1)), {
+                    problem.act = DType::F32;
+                    bits(&problem.run(Tier::Portable, 1))
+                });
+                // Against operands rounded as they are, what is left are exponentials rounded to eight bits: 2⁻⁹ of each,
+                // and less of their mean. Where few lines go through vectors nothing was rounded, so that the difference
+                // of the roundings of the operands is allowed for as well: 2⁻⁹ of scores of up to forty.
+                problem.q.iter_mut().for_each(|q| *q = round(*q * problem.scale));
+                problem.scale = 1.0;
+                problem.keys.iter_mut().for_each(|x| *x = round(*x));
+                problem.values.iter_mut().for_each(|x| *x = round(*x));
+                let want = problem.reference();
+                let width = problem.q.len() / problem.positions.len();
+                for segment in &problem.segments {
+                    let of = segment.row_begin * width..segment.row_end * width;
+                    let tiles = (segment.row_end - segment.row_begin) * group >= 32 && !segment.is_single();
+                    let tolerance = if tiles { 4e-3 } else { 6e-2 };
+                    assert_close(&got[of.clone()], &want[of], 1.0, tolerance, &problem.at(Tier::Amx));
+                }
+            }
+        }
+    }
 }

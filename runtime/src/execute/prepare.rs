@@ -95,8 +95,10 @@ pub(super) struct Gemm {
 pub(super) struct Attention {
     pub(super) q: View<4>,
     pub(super) out: View<4>,
-    pub(super) keys: *const f32,
-    pub(super) values: *const f32,
+    pub(super) keys: *const u8,
+    pub(super) values: *const u8,
+    pub(super) dtype: DType,
+    pub(super) act: DType,
     pub(super) tokens: usize,
     pub(super) positions: *const i32,
     pub(super) kv_heads: usize,
@@ -254,8 +256,10 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
         Work::Attention(work) => Task::Attention(Box::new(Attention {
             q: bases.view(&work.q, &none),
             out: bases.view(&work.out, &none),
-            keys: bases.states[work.keys].cast(),
-            values: bases.states[work.values].cast(),
+            keys: bases.states[work.keys],
+            values: bases.states[work.values],
+            dtype: program.states[work.keys].dtype,
+            act: work.act,
             tokens: program.states[work.keys].dims[2],
             positions: bases.address(work.positions).cast(),
             kv_heads: work.kv_heads,
@@ -321,7 +325,7 @@ pub(crate) fn routine_scratch(program: &Program) -> usize {
         Work::Gemm(work) => {
             gemm::thread_scratch(work.act, work.m.value(&entry.bounds.sizes()), work.k, work.segments.len())
         }
-        Work::Attention(work) => attention::thread_scratch(work.head_dim),
+        Work::Attention(work) => attention::thread_scratch(work.head_dim, work.act),
         Work::Rows(_) | Work::Dot(_) | Work::Gather(_) => 0,
     });
     need.max().unwrap_or(0)
@@ -329,10 +333,12 @@ pub(crate) fn routine_scratch(program: &Program) -> usize {
 
 /// f32 elements of scratch that all threads share.
 pub(crate) fn shared_scratch(program: &Program) -> usize {
-    let need = works(program).map(|(_, work)| match work {
+    let need = works(program).map(|(entry, work)| match work {
         Work::Attention(work) => {
             let tokens = program.states[work.keys].dims[2];
-            attention::shared_scratch(tokens, work.kv_heads, work.group, work.head_dim)
+            // Each segment has a slot of its own.
+            let segments = entry.bounds.rows.min(program.bounds.slots);
+            attention::shared_scratch(tokens, segments, work.kv_heads, work.group, work.head_dim)
         }
         _ => 0,
     });

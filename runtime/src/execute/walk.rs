@@ -192,6 +192,8 @@ unsafe fn perform(worker: &Worker, run: &Run, task: &Task, own: *mut u8, routine
                 out: a.out,
                 keys: a.keys,
                 values: a.values,
+                dtype: a.dtype,
+                act: a.act,
                 tokens: a.tokens,
                 positions: a.positions,
                 segments: run.segments,

@@ -3,6 +3,7 @@
 use super::calls::Call;
 use super::error::Fault;
 use super::reach::{Base, Ground, Reach, bytes, disjoint, overflow, product};
+use crate::attention::is_cache;
 use crate::dot::BATCH_AXES;
 use llamac_formats::program::{
     AttentionWork, DotWork, EpilogueWork, GatherWork, GemmSegment, GemmWork, Operand, StateInfo, Work,
@@ -182,7 +183,7 @@ impl Ground<'_> {
     fn cache(&self, what: &'static str, index: usize) -> Result<&StateInfo, Fault> {
         let count = self.program.states.len();
         let state = self.program.states.get(index).ok_or(Fault::NoSuch { what: "state", index, count })?;
-        if state.dtype != DType::F32 {
+        if !matches!(state.dtype, DType::F32 | DType::BF16 | DType::Q8) {
             return Err(Fault::WrongType { what: what.to_owned(), found: state.dtype, expected: DType::F32 });
         }
         Ok(state)
@@ -192,6 +193,17 @@ impl Ground<'_> {
         let (keys, values) = (self.cache("the keys", work.keys)?, self.cache("the values", work.values)?);
         for (what, size) in [("kv_heads", work.kv_heads), ("group", work.group), ("head_dim", work.head_dim)] {
             at_least_one(what, size)?;
+        }
+        if values.dtype != keys.dtype || !is_cache(keys.dtype, work.head_dim) {
+            return Err(Fault::Mismatch {
+                what: "the types of keys and values".to_owned(),
+                found: format!("{} and {}, {} wide", keys.dtype, values.dtype, work.head_dim),
+                expected: "one type, of whose blocks a head is some".to_owned(),
+            });
+        }
+        if !matches!(work.act, DType::F32 | DType::BF16) {
+            let what = "the operands of the products".to_owned();
+            return Err(Fault::WrongType { what, found: work.act, expected: DType::F32 });
         }
         let shaped = |dims: &[usize]| dims.len() == 4 && dims[1] == work.kv_heads && dims[3] == work.head_dim;
         if !shaped(&keys.dims) || values.dims != keys.dims {

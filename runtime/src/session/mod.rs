@@ -249,11 +249,11 @@ impl Session {
             return Err(GenerateError::NotBySlot { state: state.name.clone() });
         }
         for (state, offset) in program.states.iter().zip(&self.layout.states) {
-            let element = state.dtype.bytes();
-            let slot = state.dims[1..].iter().product::<usize>() * element;
+            let bytes = |dims: &[usize]| state.dtype.storage_of(dims).unwrap_or(0);
+            let slot = bytes(&state.dims[1..]);
             // What lies together: the tokens of one head, of which the first are copied.
             let (block, part) = match state.dims[..] {
-                [_, _, t, d] if t == bounds.tokens => (t * d * element, tokens.min(t) * d * element),
+                [_, _, t, d] if t == bounds.tokens => (bytes(&[t, d]), bytes(&[tokens.min(t), d])),
                 _ => (slot, slot),
             };
             let (source, target) = (offset + from * slot, offset + to * slot);

@@ -186,6 +186,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn sum(x: Self::F) -> f32;
     /// `LANES` pairs of bf16: the first and the second of every pair.
     unsafe fn bf16_pairs(from: *const u16) -> (Self::F, Self::F);
+    /// `LANES` bf16.
+    unsafe fn bf16(from: *const u16) -> Self::F;
     /// `LANES` f16.
     unsafe fn f16(from: *const u16) -> Self::F;
     /// `LANES` i8.

@@ -141,6 +141,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn bf16(from: *const u16) -> Four {
+        let four = unsafe { from.cast::<[u16; 4]>().read_unaligned() };
+        lanes!(i => f32::from_bits(u32::from(four[i]) << 16))
+    }
+
+    #[inline(always)]
     unsafe fn f16(from: *const u16) -> Four {
         let four = unsafe { from.cast::<[u16; 4]>().read_unaligned() };
         lanes!(i => half::f16::from_bits(four[i]).to_f32_const())

@@ -300,6 +300,7 @@ fn entry(name: &str, bounds: Bounds, s: Extent, r: Extent) -> Entry {
             "attention",
             true,
             Work::Attention(AttentionWork {
+                act: llamac_formats::DType::F32,
                 q: access(qkv, 0, &[QKV, GROUP * HEAD, HEAD, 1]),
                 keys: 0,
                 values: 1,
