@@ -100,8 +100,9 @@ impl Measured {
         let positions: Vec<i32> = (tokens - rows..tokens).map(|t| t as i32).collect();
         let mut partials = vec![0.0f32; shared_scratch(tokens, 1, KV_HEADS, GROUP, HEAD_DIM)];
         let (q, out, partials) = (Address(q.as_mut_ptr()), Address(out.as_mut_ptr()), Address(partials.as_mut_ptr()));
-        let scratches: Vec<_> =
-            (0..pool.threads()).map(|_| std::sync::Mutex::new(vec![0.0f32; thread_scratch(HEAD_DIM, act)])).collect();
+        let scratches: Vec<_> = (0..pool.threads())
+            .map(|_| std::sync::Mutex::new(vec![0.0f32; thread_scratch(HEAD_DIM, act) + 16]))
+            .collect();
         let mut best = f64::INFINITY;
         for round in 0..if rows * tokens > 1 << 20 { 5 } else { 100 } {
             let layer = layer * (round % LAYERS);
@@ -126,8 +127,9 @@ impl Measured {
                     partials: partials.get(),
                 };
                 let mut scratch = scratches[worker.index()].lock().expect("no thread panics");
+                let skip = scratch.as_ptr().align_offset(64);
                 // SAFETY: the buffers have the sizes given and nothing else uses them.
-                unsafe { attention(worker, &args, &mut scratch) };
+                unsafe { attention(worker, &args, &mut scratch[skip..]) };
             });
             best = best.min(start.elapsed().as_secs_f64());
         }

@@ -180,14 +180,20 @@ unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(sing
             }
             d += S::LANES;
         }
-        let mut i = 0;
-        while i < TOKENS {
-            let mut line = 0;
-            while line < N {
-                *single.scores.add(line * BLOCK + t + i) = S::sum(sums[i][line]);
-                line += 1;
+        let mut line = 0;
+        while line < N {
+            let to = single.scores.add(line * BLOCK + t);
+            if TOKENS == 4 {
+                let four = [sums[0][line], sums[1 % TOKENS][line], sums[2 % TOKENS][line], sums[3 % TOKENS][line]];
+                S::sum_four(to, four);
+            } else {
+                let mut i = 0;
+                while i < TOKENS {
+                    *to.add(i) = S::sum(sums[i][line]);
+                    i += 1;
+                }
             }
-            i += 1;
+            line += 1;
         }
     }
 }
