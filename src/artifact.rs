@@ -1,7 +1,7 @@
 //! From a compiled model to a file.
 
 use crate::compile::{CompileError, Compiled};
-use crate::model::Model;
+use crate::model::{Model, OpenError};
 use crate::report::Report;
 use llamac_codegen::artifact::{Contents, WriteError, Written};
 use llamac_codegen::{CodegenError, Target};
@@ -9,7 +9,6 @@ use llamac_formats::DType;
 use llamac_formats::artifact::{Manifest, Memory, TokenizerInfo};
 use llamac_formats::program::{PortInfo, Program};
 use llamac_ir::Graph;
-use llamac_models::{ConfigError, ModelDir};
 use llamac_passes::plan::Plan;
 use llamac_passes::{FusionSet, Options};
 use llamac_runtime::text::to_vocabulary;
@@ -30,6 +29,9 @@ pub enum ArtifactError {
     /// The file could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The model's vocabulary or chat template is wrong.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The model's tokenizer could not be read.
     #[error("{}: it cannot be read ({error}): the model's tokenizer goes into the artifact", path.display())]
     Tokenizer {
@@ -38,9 +40,6 @@ pub enum ArtifactError {
         /// What the system said.
         error: io::Error,
     },
-    /// The model's chat template is no text.
-    #[error(transparent)]
-    ChatTemplate(#[from] ConfigError),
     /// What was decided cannot be written down: a mistake in the compiler.
     #[error("internal error: {0}")]
     Report(#[from] serde_json::Error),
@@ -76,8 +75,14 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         *weight_bytes.entry(weight.dtype.to_string()).or_insert(0) += weight.bytes;
     }
     let vocab = program.vocab.unwrap_or(0);
-    let tokenizer_bytes = model.tokenizer().and_then(|t| t.metadata().ok()).map_or(0, |m| m.len() as usize);
-    let tokenizer = model.tokenizer().map(|_| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
+    let tokenizer_bytes = match model.tokenizer() {
+        Some(path) => path.metadata().map_or(0, |m| m.len() as usize),
+        // What is wrong with it is said where it is written.
+        None => model.stored_vocabulary().ok().flatten().map_or(0, |stored| stored.len()),
+    };
+    let has_vocabulary = model.gguf.as_ref().is_some_and(|gguf| gguf.has_vocabulary());
+    let tokenizer = (has_vocabulary || model.tokenizer().is_some())
+        .then(|| TokenizerInfo { format: "tokenizer.json".to_owned(), vocab });
     Manifest {
         name: program.name.clone(),
         compiler: env!("CARGO_PKG_VERSION").to_owned(),
@@ -136,13 +141,13 @@ pub fn write(
             Ok(stored) => (Some(stored), "vocabulary".to_owned()),
             Err(reason) => (Some(json), format!("tokenizer.json ({reason})")),
         },
-        None => (None, String::new()),
+        None => (model.stored_vocabulary()?, "vocabulary".to_owned()),
     };
     let mut manifest = manifest.clone();
     if let Some(info) = &mut manifest.tokenizer {
         info.format = format;
     }
-    let template = model.directory.as_ref().map(ModelDir::chat_template).transpose()?.flatten();
+    let template = model.chat_template()?;
     let graph = llamac_ir::print::print(&compiled.graph);
     let report = serde_json::to_vec(&Report::new(compiled))?;
     let contents = Contents {
@@ -167,6 +172,7 @@ pub fn refuse_input(path: &Path, model: &Model) -> Result<(), ArtifactError> {
         return Ok(());
     }
     let mut inputs = vec![model.path.clone()];
+    inputs.extend(model.gguf.as_ref().map(|gguf| gguf.path().to_path_buf()));
     let directories = [Some(model.path.as_path()), model.directory.as_ref().map(|d| d.path())];
     for directory in directories.into_iter().flatten() {
         // Files of a model may be links into a store of downloads.

@@ -6,7 +6,7 @@ use llamac_codegen::{CodegenError, Target};
 use llamac_ir::Graph;
 use llamac_passes::manager::{Finished, PassError, When};
 use llamac_passes::plan::{Plan, PlanError, plan_with};
-use llamac_passes::{Options, pipeline};
+use llamac_passes::{Options, pipeline, precision};
 use llamac_runtime::{Executable, LoadError, OpenError, Pool, Region, Session, Tier};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ pub fn compile_for(
 fn code_options(graph: &Graph, options: &Options, target: Target, listings: bool) -> llamac_codegen::Options {
     llamac_codegen::Options {
         target,
-        act: options.act.to_string(),
+        act: precision::in_use(graph),
         kv: llamac_passes::cache::in_use(graph),
         fusion: options.fusion.to_string(),
         listings,

@@ -2,7 +2,7 @@
 //!
 //! [`model::Model::open`] reads a description, [`compile::compile`] takes its graph through the passes to a program,
 //! [`compile::pack_weights`] packs its weights, and [`compile::session`] opens a session that runs it; [`artifact::write`]
-//! puts it into a file instead. [`verify`] compares what runs with the
+//! puts it into a file instead; [`export::export`] writes a model as GGUF. [`verify`] compares what runs with the
 //! reference interpreter. The command line (`src/cli`) only parses options and prints.
 //!
 //! From a model to a file, and from the file to tokens; the second half needs `llamac_runtime` alone:
@@ -43,7 +43,12 @@
 
 pub mod artifact;
 pub mod compile;
+pub mod export;
+pub mod machine;
 pub mod model;
+pub mod profile;
 pub mod report;
+pub mod trace;
 pub mod traffic;
 pub mod verify;
+pub mod work;

@@ -1,12 +1,20 @@
 //! A model description as it was found: a graph, its weights, its tokenizer.
 
+use llamac_formats::block::mix::is_70b;
 use llamac_ir::parse::ParseError;
 use llamac_ir::seeded::{SeededError, SeededSource};
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
+use llamac_models::quant::{Quant, Quantised, quantise};
 use llamac_models::weights::fit;
-use llamac_models::{Checkpoint, ConfigError, ImportError, ModelDir, WeightsError};
+use llamac_models::{
+    Architecture, Checkpoint, Config, ConfigError, GgufError, GgufModel, ImportError, ModelDir, WeightsError,
+};
 use llamac_runtime::program::MOST_ROWS;
+use llamac_runtime::text::{Tokenizer, TokenizerError};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Sizes asked for; what is absent is taken from the model.
@@ -39,6 +47,8 @@ pub struct Model {
     pub source: Option<Box<dyn TensorSource>>,
     /// The directory that the configuration and tokenizer come from, if there is one.
     pub directory: Option<ModelDir>,
+    /// The GGUF file that they come from, if there is one.
+    pub gguf: Option<Arc<GgufModel>>,
     /// Worth telling the user.
     pub warnings: Vec<String>,
 }
@@ -47,7 +57,7 @@ pub struct Model {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Another kind of file.
-    #[error("{path}: found {found}, expected a Hugging Face directory or a graph in text form (.lir)")]
+    #[error("{path}: found {found}, expected a Hugging Face directory, a GGUF file or a graph in text form (.lir)")]
     NotAModel {
         /// What was named.
         path: PathBuf,
@@ -60,6 +70,12 @@ pub enum OpenError {
     /// The tensors.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// A configuration of which no graph can be made.
     #[error("{path}: {error}")]
     Import {
@@ -88,16 +104,16 @@ pub enum OpenError {
     #[error("{0}; name a source with --weights")]
     Seeded(#[from] SeededError),
     /// Weights beside a model that has its own.
-    #[error("{path}: a model directory brings its own weights: leave --weights out")]
+    #[error("{path}: a model brings its own weights: leave --weights out")]
     NeedlessWeights {
-        /// The directory.
+        /// The model.
         path: PathBuf,
     },
 }
 
 impl Model {
-    /// Opens a Hugging Face directory, or a graph in text form with the weights of `weights` (a directory or a safetensors
-    /// file).
+    /// Opens a Hugging Face directory, a GGUF file, or a graph in text form with the weights of `weights` (a directory, a
+    /// GGUF file or a safetensors file).
     ///
     /// # Errors
     /// Whatever is wrong with the description, with file and key.
@@ -110,6 +126,12 @@ impl Model {
             }
             return Model::open_directory(path, sizes);
         }
+        if is_gguf(path) {
+            if weights.is_some() {
+                return Err(OpenError::NeedlessWeights { path: path.into() });
+            }
+            return Model::open_gguf(path, sizes);
+        }
         Model::open_text(path, weights, sizes)
     }
 
@@ -117,12 +139,7 @@ impl Model {
         let directory = ModelDir::open(path)?;
         let bounds = bounds(directory.config().context, sizes)?;
         let checkpoint = directory.weights()?;
-        let unused = fit(directory.config(), &checkpoint)?.unused;
-        let mut warnings = vec![];
-        if let Some(first) = unused.first() {
-            let more = if unused.len() > 1 { format!(" and {} more", unused.len() - 1) } else { String::new() };
-            warnings.push(format!("{}: the model does not use the tensor {first:?}{more}", path.display()));
-        }
+        let warnings = unused(path, &fit(directory.config(), &checkpoint)?.unused);
         let dtype = |name: &str| checkpoint.tensor(name).map(|t| t.dtype);
         let graph = llamac_models::import(directory.config(), &directory.name(), bounds, &dtype)
             .map_err(|error| OpenError::Import { path: path.into(), error })?;
@@ -132,7 +149,23 @@ impl Model {
             graph,
             source: Some(Box::new(checkpoint)),
             directory: Some(directory),
+            gguf: None,
             warnings,
+        })
+    }
+
+    fn open_gguf(path: &Path, sizes: &Sizes) -> Result<Model, OpenError> {
+        let gguf = Arc::new(GgufModel::open(path)?);
+        let bounds = bounds(gguf.config().context, sizes)?;
+        let graph = gguf.import(bounds).map_err(|error| OpenError::Import { path: path.into(), error })?;
+        Ok(Model {
+            name: gguf.name(),
+            path: path.into(),
+            graph,
+            source: Some(Box::new(Arc::clone(&gguf))),
+            directory: None,
+            warnings: unused(path, &gguf.unused()),
+            gguf: Some(gguf),
         })
     }
 
@@ -144,9 +177,6 @@ impl Model {
             Ok(m) if !m.is_file() => return Err(found("neither a directory nor a file".into())),
             _ => std::fs::read(path).map_err(|e| found(format!("an unreadable file ({e})")))?,
         };
-        if bytes.starts_with(b"GGUF") {
-            return Err(found("a GGUF file".into()));
-        }
         if bytes.starts_with(&llamac_formats::artifact::MAGIC) {
             return Err(found("an artifact, which is compiled already".into()));
         }
@@ -172,14 +202,36 @@ impl Model {
                 return Err(OpenError::Size { option, found, expected });
             }
         }
-        let (source, directory): (Option<Box<dyn TensorSource>>, _) = match weights {
-            None => (None, None),
-            Some(w) => {
-                let directory = w.join("config.json").is_file().then(|| ModelDir::open(w)).transpose()?;
-                (Some(Box::new(Checkpoint::open(w)?)), directory)
-            }
+        let mut model = Model {
+            name: graph.name.clone(),
+            path: path.into(),
+            graph,
+            source: None,
+            directory: None,
+            gguf: None,
+            warnings: vec![],
         };
-        Ok(Model { name: graph.name.clone(), path: path.into(), graph, source, directory, warnings: vec![] })
+        match weights {
+            None => {}
+            Some(w) if is_gguf(w) => {
+                let gguf = Arc::new(GgufModel::open(w)?);
+                model.source = Some(Box::new(Arc::clone(&gguf)));
+                model.gguf = Some(gguf);
+            }
+            Some(w) => {
+                model.directory = w.join("config.json").is_file().then(|| ModelDir::open(w)).transpose()?;
+                model.source = Some(Box::new(Checkpoint::open(w)?));
+            }
+        }
+        Ok(model)
+    }
+
+    /// Gives the matrices the types that `quant` chooses, as they are packed; what is kept is told.
+    pub fn quantise(&mut self, quant: Quant) -> Quantised {
+        let is_70b = self
+            .config()
+            .is_some_and(|c| c.architecture == Architecture::Llama && is_70b(c.layers, c.heads, c.kv_heads));
+        quantise(&mut self.graph, quant, is_70b)
     }
 
     /// Gives a graph without weights seeded ones.
@@ -196,17 +248,62 @@ impl Model {
 
     /// Tokens that end a text.
     pub fn eos(&self) -> &[u32] {
-        self.directory.as_ref().map_or(&[], |d| &d.config().eos)
+        self.config().map_or(&[], |config| &config.eos)
     }
 
     /// The token that begins one.
     pub fn bos(&self) -> Option<u32> {
-        self.directory.as_ref().and_then(|d| d.config().bos)
+        self.config().and_then(|config| config.bos)
     }
 
-    /// Where the tokenizer is, if there is one.
+    /// Whether it was read from a graph in text form.
+    pub fn is_text(&self) -> bool {
+        let named = |path: &Path| path == self.path;
+        !self.directory.as_ref().is_some_and(|d| named(d.path()))
+            && !self.gguf.as_ref().is_some_and(|g| named(g.path()))
+    }
+
+    /// The configuration, of a model that has one.
+    pub fn config(&self) -> Option<&Config> {
+        let directory = self.directory.as_ref().map(ModelDir::config);
+        directory.or_else(|| self.gguf.as_ref().map(|gguf| gguf.config()))
+    }
+
+    /// Where the `tokenizer.json` is, if there is one.
     pub fn tokenizer(&self) -> Option<PathBuf> {
         self.directory.as_ref().and_then(ModelDir::tokenizer)
+    }
+
+    /// The vocabulary of a GGUF file in its stored form, if there is one.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it, with its key.
+    pub fn stored_vocabulary(&self) -> Result<Option<Vec<u8>>, OpenError> {
+        Ok(self.gguf.as_ref().map(|gguf| gguf.stored_vocabulary()).transpose()?.flatten())
+    }
+
+    /// The chat template, if there is one: Jinja.
+    ///
+    /// # Errors
+    /// A template that cannot be read or is no text.
+    pub fn chat_template(&self) -> Result<Option<String>, OpenError> {
+        match &self.gguf {
+            Some(gguf) => Ok(gguf.chat_template()?.map(str::to_owned)),
+            None => Ok(self.directory.as_ref().map(ModelDir::chat_template).transpose()?.flatten()),
+        }
+    }
+
+    /// The tokenizer, for a model with `vocab` tokens; `None` where the model brings none.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn open_tokenizer(&self, vocab: usize) -> Result<Option<Tokenizer>, OpenError> {
+        if let Some(path) = self.tokenizer() {
+            return Ok(Some(Tokenizer::from_file(&path, vocab)?));
+        }
+        let Some(stored) = self.stored_vocabulary()? else { return Ok(None) };
+        let origin = self.source.as_ref().map_or_else(String::new, |source| source.describe());
+        Ok(Some(Tokenizer::from_bytes(&stored, &origin, vocab)?))
     }
 
     /// Whether the graph is a language model: it has the inputs and the output that generation needs.
@@ -217,6 +314,23 @@ impl Model {
         ["tokens", "positions", "slots", "outputs"].iter().all(|n| input(n))
             && matches!(self.graph.outputs(), [(name, _)] if name == "logits")
     }
+}
+
+/// Whether a file begins as a GGUF file does.
+pub fn is_gguf(path: &Path) -> bool {
+    // To open a pipe would be to wait for its writer.
+    let is_file = std::fs::metadata(path).is_ok_and(|m| m.is_file());
+    let mut first = [0; 4];
+    is_file
+        && File::open(path).and_then(|mut f| f.read_exact(&mut first)).is_ok()
+        && first == llamac_models::gguf::MAGIC
+}
+
+/// A warning of tensors that a model does not use.
+fn unused(path: &Path, tensors: &[String]) -> Vec<String> {
+    let more = if tensors.len() > 1 { format!(" and {} more", tensors.len() - 1) } else { String::new() };
+    let warn = |first| format!("{}: the model does not use the tensor {first:?}{more}", path.display());
+    tensors.first().map(warn).into_iter().collect()
 }
 
 /// `g.lir:3:5: what is wrong`, then the line with a caret.

@@ -275,7 +275,9 @@ fn shell(lines: &[String]) {
 
 #[test]
 fn the_examples_in_the_help_do_what_they_say() {
-    for command in ["", "run", "logits", "ir", "explain", "verify", "bench", "synth"] {
+    for command in
+        ["", "run", "logits", "perplexity", "ir", "explain", "verify", "bench", "profile", "machine", "synth"]
+    {
         let help = llamac([command, "--help"].iter().filter(|a| !a.is_empty())).ok();
         let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{command} has no examples"));
         let lines = examples.lines().skip(1).take_while(|l| !l.is_empty()).map(|l| l.trim().to_owned());

@@ -432,3 +432,28 @@ fn long_chains_of_views_are_read_through() {
     let g = graph(&format!("{body}%y: f32[S, 6, 4] = neg %v4000\nreturn \"y\" = %y"));
     agree_as_is(&g, STEPS, 12);
 }
+
+/// Finished rows become blocks: behind a reduction and beside another result, and by themselves in stretches of a long row.
+#[test]
+fn blocks_of_activations() {
+    agree_with_all(
+        &graph(
+            r#"%x: f32[S, 64] = input "x"
+               %l: f32[S, 2048] = input "l"
+               %w: q4_0[20, 64] = weight "w"
+               %v: q8_0[4, 2048] = weight "v"
+               %xx: f32[S, 64] = mul %x, %x
+               %s: f32[S] = reduce sum %xx axis=1
+               %r: f32[S] = rsqrt %s
+               %rs: f32[S, 64] = broadcast %r axes=[0]
+               %n: f32[S, 64] = mul %x, %rs
+               %nq: q8[S, 64] = cast %n
+               %lq: q8[S, 2048] = cast %l
+               %a: f32[S, 20] = dot %nq, %w contract=[1]x[1]
+               %b: f32[S, 4] = dot %lq, %v contract=[1]x[1]
+               return "n" = %n, "a" = %a, "b" = %b"#,
+        ),
+        STEPS,
+        41,
+    );
+}

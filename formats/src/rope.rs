@@ -38,6 +38,11 @@ pub enum RopeScaling {
         /// The context the model was first trained with.
         original_max_position_embeddings: f64,
     },
+    /// Each divided by a number of its own, as GGUF's `rope_freqs.weight` gives them.
+    Factors {
+        /// The divisors, one per frequency.
+        factors: Vec<f32>,
+    },
 }
 
 impl RopeTable {
@@ -54,7 +59,7 @@ impl RopeTable {
             // An f64 power rounded to f32 is the correctly rounded f32 power.
             theta.powf(f64::from(exponent)) as f32
         });
-        plain.map(|power| self.scaling.apply(1.0 / power)).collect()
+        plain.enumerate().map(|(i, power)| self.scaling.apply(i, 1.0 / power)).collect()
     }
 
     /// Fills cosines and sines, each row-major `[rows, head_dim / 2]`, of positions `first..first + rows`.
@@ -94,13 +99,15 @@ impl RopeScaling {
             RopeScaling::Default => "default",
             RopeScaling::Linear { .. } => "linear",
             RopeScaling::Llama3 { .. } => "llama3",
+            RopeScaling::Factors { .. } => "factors",
         }
     }
 
-    /// One inverse frequency after scaling.
-    fn apply(&self, frequency: f32) -> f32 {
+    /// Inverse frequency `i` after scaling.
+    fn apply(&self, i: usize, frequency: f32) -> f32 {
         match *self {
             RopeScaling::Default => frequency,
+            RopeScaling::Factors { ref factors } => factors.get(i).map_or(frequency, |factor| frequency / factor),
             RopeScaling::Linear { factor } => frequency / factor as f32,
             RopeScaling::Llama3 {
                 factor,

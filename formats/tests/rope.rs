@@ -72,3 +72,11 @@ fn a_filled_table_is_its_rows() {
         assert_eq!((cos[row * 8..][..8].to_vec(), sin[row * 8..][..8].to_vec()), expected);
     }
 }
+
+#[test]
+fn factors_divide_each_frequency() {
+    let plain = table(1e4, 8, RopeScaling::Default).inv_freq();
+    let factors = vec![1.0, 2.0, 4.0, 3.0];
+    let expected: Vec<u32> = plain.iter().zip(&factors).map(|(f, by)| (f / by).to_bits()).collect();
+    assert_eq!(bits(&table(1e4, 8, RopeScaling::Factors { factors }).inv_freq()), expected);
+}

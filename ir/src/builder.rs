@@ -180,7 +180,7 @@ impl Builder {
         self.op(Op::Reduce { op, axis }, &[x], None)
     }
 
-    /// `gather`, widened to f32 where the table is a weight of narrower elements.
+    /// `gather`, widened to f32 where the table is of floats or blocks.
     pub fn gather(&mut self, table: Value, ids: Value) -> Result<Value> {
         let (t, i) = (self.ty(table), self.ty(ids));
         let wide =

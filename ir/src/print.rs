@@ -169,6 +169,10 @@ fn write_rope(out: &mut impl Write, table: &RopeTable, part: RopePart) -> fmt::R
             " scaling=llama3 factor={factor} low={low_freq_factor} high={high_freq_factor} \
              original={original_max_position_embeddings}"
         ),
+        RopeScaling::Factors { factors } => {
+            let list: Vec<String> = factors.iter().map(f32::to_string).collect();
+            write!(out, " scaling=factors factors=[{}]", list.join(", "))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use llamac_formats::DType;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A tensor of a source: row-major, little-endian.
 #[derive(Clone, Copy, Debug)]
@@ -10,7 +11,7 @@ pub struct TensorView<'a> {
     pub dtype: DType,
     /// Shape.
     pub dims: &'a [usize],
-    /// `dims.product() × dtype.bytes()` bytes, not necessarily aligned.
+    /// `dtype.storage_of(dims)` bytes, not necessarily aligned.
     pub bytes: &'a [u8],
 }
 
@@ -32,4 +33,19 @@ pub trait TensorSource: Sync {
 
     /// What to call the source in errors: a path, usually.
     fn describe(&self) -> String;
+}
+
+/// A source that several hold.
+impl<S: TensorSource + Send + ?Sized> TensorSource for Arc<S> {
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        (**self).tensor(name)
+    }
+
+    fn release_part(&self, name: &str, bytes: Range<usize>) {
+        (**self).release_part(name, bytes);
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
 }

@@ -208,3 +208,21 @@ fn broken_rules_have_a_place() {
     let bounds = llamac_ir::read("graph @g S<=0 R<=1 T<=16 slots=1 {\n  return\n}").expect_err("no rows").to_string();
     assert!(bounds.starts_with("line 1, column 1: rule `bounds`"), "{bounds}");
 }
+
+/// Factors of their own are written out, and there is one for each frequency.
+#[test]
+fn rope_factors() {
+    let text = |factors: &str| {
+        format!(
+            "graph @g S<=8 R<=1 T<=16 slots=1 {{
+  %0: f32[16, 2] = const rope_cos theta=10000 head_dim=4 scaling=factors factors=[{factors}]
+  return \"y\" = %0\n}}\n"
+        )
+    };
+    let good = text("1, 0.1");
+    assert_eq!(print(&llamac_ir::read(&good).unwrap_or_else(|e| panic!("{e}"))), good);
+    let few = llamac_ir::read(&text("1")).expect_err("a factor is missing").to_string();
+    assert!(few.contains("there are 1 factors, expected 2, half of head_dim"), "{few}");
+    let zero = llamac_ir::read(&text("1, 0")).expect_err("zero divides nothing").to_string();
+    assert!(zero.contains("expected a positive number"), "{zero}");
+}

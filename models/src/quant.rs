@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!(Quant::all().map(|q| q.to_string().parse()).collect::<Result<Vec<_>, _>>().unwrap().len(), 11);
+        assert_eq!(Quant::all().filter(|q| q.to_string().parse::<Quant>() == Ok(*q)).count(), 11);
         let error = "q3_k".parse::<Quant>().unwrap_err().to_string();
         assert!(error.contains("q3_k") && error.contains("q4_k_m"), "{error}");
     }

@@ -9,9 +9,10 @@
 
 use llamac_formats::{DType, PanelLayout};
 use llamac_runtime::gemm::{GemmArgs, Output, Segment, gemm, thread_scratch};
-use llamac_runtime::machine::{ask_for_huge_pages, processor, read_bandwidth};
+use llamac_runtime::limits::read_bandwidth;
+use llamac_runtime::machine::{ask_for_huge_pages, processor};
 use llamac_runtime::strided::View;
-use llamac_runtime::{Pool, Tier};
+use llamac_runtime::{Pool, Region, Tier};
 use std::time::Instant;
 
 /// Bytes of all matrices of one shape together.
@@ -56,14 +57,19 @@ fn measure(pool: &Pool, tier: Tier, [act, dtype]: [DType; 2], m: usize, k: usize
     ask_for_huge_pages(weights.as_ptr().cast(), matrices * bytes);
     // Small normal numbers in every format.
     weights.resize(matrices * bytes / 8, 0x3c11_3c22_3c33_3c44);
+    let room = |elements: usize| Region::new(4 * elements, "a matrix").expect("memory for a matrix");
     // Room for f32; as bf16 or q8 whatever the bits are: small numbers, too.
-    let mut a: Vec<f32> = (0..m * k.next_multiple_of(32) * 5 / 4).map(|i| (i % 13) as f32 - 6.0).collect();
-    let mut out = vec![0.0f32; m * n];
-    let mut packed = vec![0.0f32; m * k];
+    let a_elements = m * k.next_multiple_of(32) * 5 / 4;
+    let (a, out, packed) = (room(a_elements), room(m * n), room(m * k));
+    for i in 0..a_elements {
+        // SAFETY: the region has as many elements, and nothing else uses it.
+        unsafe { *a.address().cast::<f32>().add(i) = (i % 13) as f32 - 6.0 };
+    }
     let scratch = thread_scratch(act, m, k, 1);
-    let (a, out, packed) = (Address(a.as_mut_ptr()), Address(out.as_mut_ptr()), Address(packed.as_mut_ptr()));
+    let address = |region: &Region| Address(region.address().cast());
+    let (a, out, packed) = (address(&a), address(&out), address(&packed));
     let mut best = f64::INFINITY;
-    let rounds = if m > 64 { 1 } else { 6 };
+    let rounds = if m > 64 { 4 } else { 6 };
     let scratches: Vec<_> = (0..pool.threads()).map(|_| std::sync::Mutex::new(vec![0.0f32; scratch])).collect();
     for _ in 0..rounds {
         for matrix in 0..if m > 64 { matrices.min(5) } else { matrices } {

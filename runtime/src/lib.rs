@@ -6,7 +6,7 @@
 //! checks them once. A [`session::Session`] owns states, arena and scratch and runs steps: inputs are checked, the sizes
 //! S, R and T found, the first entry that holds them is resolved, and every thread of the [`pool::Pool`] walks its steps
 //! (`execute`): compiled kernels, [`gemm`], [`attention`], [`dot`] and [`gather`]. [`session::Generator`] gives the rows of
-//! a language model their meaning. [`profile`] says where the time went. [`text`]
+//! a language model their meaning. [`profile`] says where the time went, [`limits`] what the machine could do. [`text`]
 //! and [`sample`] stand at the two ends: text to tokens and back, and logits to the next token.
 //!
 //! It knows nothing of graphs, never links a compiler, and allocates nothing in a step. Only [`tiers`] and the kernels
@@ -21,6 +21,7 @@ pub mod exp;
 pub mod gather;
 #[allow(clippy::undocumented_unsafe_blocks, reason = "each kernel states once what all of its accesses rely on")]
 pub mod gemm;
+pub mod limits;
 pub mod machine;
 pub mod memory;
 pub mod pool;
@@ -38,7 +39,7 @@ pub mod tiers;
 pub use artifact::{ArtifactError, OpenOptions, Program};
 pub use memory::Region;
 pub use pool::{Pool, Worker};
-pub use profile::{ProfileRow, ProfileTable};
+pub use profile::{EntryTimes, Event, ProfileRow, ProfileTable, ThreadTrace};
 pub use program::{Code, Executable, LoadError, OpenError};
 pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError};
 pub use tiers::{Features, Tier};

@@ -1,8 +1,4 @@
-//! What the machine has: its name, the cores that this process may use, how fast it reads memory.
-
-use crate::pool::Pool;
-use crate::tiers::{Kernel, Simd, Tier};
-use std::time::Instant;
+//! What the machine has: its name, the cores that this process may use, its caches.
 
 /// The processor's name as it calls itself, or the architecture where it does not say.
 pub fn processor() -> String {
@@ -78,6 +74,84 @@ pub(crate) fn bind(processor: usize) -> std::io::Result<()> {
     }
 }
 
+/// A cache of data.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Cache {
+    /// 1, 2, 3.
+    pub level: u32,
+    /// Its size.
+    pub bytes: usize,
+    /// Logical processors that share one.
+    pub shared_by: usize,
+}
+
+/// The data caches of the first processor that this process may use, nearest first; empty where nothing tells them.
+pub fn caches() -> Vec<Cache> {
+    #[cfg(target_os = "linux")]
+    let told = affinity().and_then(|cpus| cpus.first().copied()).map_or_else(Vec::new, system_caches);
+    #[cfg(not(target_os = "linux"))]
+    let told = Vec::new();
+    let mut caches = if told.is_empty() { processor_caches() } else { told };
+    caches.sort_by_key(|c| c.level);
+    caches
+}
+
+/// As the system describes them.
+#[cfg(target_os = "linux")]
+fn system_caches(cpu: usize) -> Vec<Cache> {
+    let one = |index: usize| {
+        let read = |what: &str| {
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/cache/index{index}/{what}");
+            std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned())
+        };
+        if read("type")? == "Instruction" {
+            return None;
+        }
+        let shared_by = read("shared_cpu_list").map_or(1, |list| count(&list));
+        Some(Cache { level: read("level")?.parse().ok()?, bytes: size(&read("size")?)?, shared_by })
+    };
+    (0..16).filter_map(one).collect()
+}
+
+/// `2048K` → bytes.
+#[cfg(target_os = "linux")]
+fn size(text: &str) -> Option<usize> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<usize>().ok()?.checked_mul(unit)
+}
+
+/// `0-3,8` → 5.
+#[cfg(target_os = "linux")]
+fn count(list: &str) -> usize {
+    let part = |p: &str| match p.split_once('-') {
+        Some((a, b)) => Some(b.parse::<usize>().ok()?.checked_sub(a.parse().ok()?)? + 1),
+        None => p.parse::<usize>().ok().map(|_| 1),
+    };
+    list.split(',').filter_map(part).sum::<usize>().max(1)
+}
+
+/// As the processor describes them.
+fn processor_caches() -> Vec<Cache> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(all) = raw_cpuid::CpuId::new().get_cache_parameters() {
+        let data = all.filter(|c| c.cache_type() != raw_cpuid::CacheType::Instruction);
+        let cache = |c: raw_cpuid::CacheParameter| Cache {
+            level: u32::from(c.level()),
+            bytes: c.associativity() * c.physical_line_partitions() * c.coherency_line_size() * c.sets(),
+            shared_by: c.max_cores_for_cache(),
+        };
+        return data.map(cache).collect();
+    }
+    Vec::new()
+}
+
 /// The processors that this thread may run on.
 #[cfg(target_os = "linux")]
 pub(crate) fn affinity() -> Option<Vec<usize>> {
@@ -90,36 +164,6 @@ pub(crate) fn affinity() -> Option<Vec<usize>> {
     }
     // SAFETY: the index stays below the size of the set.
     Some((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
-}
-
-/// Bytes that a thread reads at a time in [`read_bandwidth`].
-const PIECE: usize = 1 << 20;
-
-/// Reads `bytes` bytes of memory (rounded up to MiB) `passes` times with all threads of the pool; the best pass, GB/s.
-///
-/// # Errors
-/// If the system does not give the memory.
-pub fn read_bandwidth(pool: &Pool, bytes: usize, passes: usize) -> std::io::Result<f64> {
-    let pieces = bytes.div_ceil(PIECE).max(1);
-    let mut memory = Vec::<f32>::new();
-    memory.try_reserve_exact(pieces * PIECE / 4)?;
-    ask_for_huge_pages(memory.as_ptr().cast(), pieces * PIECE);
-    // Written, not only reserved: untouched pages are all the same page of zeros.
-    memory.resize(pieces * PIECE / 4, 1.0);
-    let tier = Tier::detect();
-    let mut best = f64::INFINITY;
-    for _ in 0..passes.max(1) {
-        let start = Instant::now();
-        pool.run(&|worker| {
-            worker.share(pieces, |piece| {
-                let piece = &memory[piece * (PIECE / 4)..][..PIECE / 4];
-                // SAFETY: the tier was detected.
-                std::hint::black_box(unsafe { tier.dispatch(Sum(piece)) });
-            });
-        });
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    Ok((pieces * PIECE) as f64 / best / 1e9)
 }
 
 /// Asks the system to back a range with huge pages; it may decline, and then nothing changes.
@@ -136,48 +180,6 @@ pub fn ask_for_huge_pages(start: *const u8, bytes: usize) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (start, bytes);
-}
-
-/// The sum of a slice whose length is a multiple of 128, read as the GEMM reads panels: four streams side by side, each
-/// asked for a page ahead..
-struct Sum<'a>(&'a [f32]);
-
-/// Streams of [`Sum`].
-const STREAMS: usize = 4;
-
-impl Kernel for Sum<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> f32 {
-        let stream = self.0.len() / STREAMS;
-        // SAFETY: every stream is a whole number of two vectors; the caller vouches for the instruction set.
-        unsafe {
-            let mut sums = [[S::zero(); 2]; STREAMS];
-            let mut i = 0;
-            while i < stream {
-                let mut s = 0;
-                while s < STREAMS {
-                    let from = self.0.as_ptr().add(s * stream + i);
-                    let mut v = 0;
-                    while v < 2 {
-                        S::prefetch(from.wrapping_add(1024 + v * S::LANES).cast());
-                        sums[s][v] = S::add(sums[s][v], S::load(from.add(v * S::LANES)));
-                        v += 1;
-                    }
-                    s += 1;
-                }
-                i += 2 * S::LANES;
-            }
-            let mut sum = S::zero();
-            let mut s = 0;
-            while s < STREAMS {
-                sum = S::add(sum, S::add(sums[s][0], sums[s][1]));
-                s += 1;
-            }
-            S::sum(sum)
-        }
-    }
 }
 
 /// Makes a write past the process's limit of file sizes an error that can be reported, where it would end the process.
@@ -200,17 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_every_tier() {
-        let numbers: Vec<f32> = (0..1280).map(|i| (i % 7) as f32).collect();
-        for tier in crate::tiers::tests::available() {
-            // SAFETY: the tier is available.
-            assert_eq!(unsafe { tier.dispatch(Sum(&numbers)) }, numbers.iter().sum::<f32>());
-        }
+    fn caches_ascend() {
+        let caches = caches();
+        assert!(caches.windows(2).all(|c| c[0].level < c[1].level && c[0].bytes < c[1].bytes), "{caches:?}");
+        assert!(caches.iter().all(|c| c.shared_by > 0));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn memory_is_read() {
-        let speed = read_bandwidth(&Pool::new(2).unwrap(), 3 << 20, 2).unwrap();
-        assert!(speed.is_finite() && speed > 0.0);
+    fn sizes_and_lists() {
+        assert_eq!((size("48K"), size("2M"), size("12"), size("x")), (Some(49152), Some(2 << 20), Some(12), None));
+        assert_eq!((count("0"), count("0-3,8"), count("")), (1, 5, 1));
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! The first thread notes the time at the end of each step and after each meeting of the threads. What it spent at
 //! meetings is one line, `waiting`; what a step of the session took beyond its steps (checking inputs, waking threads) is
-//! another, `rest`: the lines add up to the whole.
+//! another, `rest`: the lines add up to the whole. For a trace every thread notes when each of its steps began and how
+//! long it took, in room that was made before.
 
 use llamac_formats::program::Program;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Times of one entry, written by the first thread alone while it runs.
 pub(crate) struct Laps {
@@ -44,14 +45,128 @@ impl Laps {
     }
 }
 
+/// What one thread did and when: as many events as there was room for. It alone writes.
+pub(crate) struct Track {
+    origin: Instant,
+    /// Three numbers an event: entry and step, begin, length; nanoseconds.
+    numbers: Box<[AtomicU64]>,
+    noted: AtomicU64,
+}
+
+/// In the place of a step's number: a meeting of the threads.
+const MEETING: u64 = u32::MAX as u64;
+
+impl Track {
+    /// Notes an event that began at `begin`; past the end of the room it is only counted.
+    pub(crate) fn note(&self, entry: usize, step: Option<usize>, begin: Instant, nanos: u64) {
+        let at = self.noted.load(Relaxed);
+        self.noted.store(at + 1, Relaxed);
+        if let Some([what, from, long]) = self.numbers.get(at as usize * 3..).and_then(|n| n.first_chunk::<3>()) {
+            what.store((entry as u64) << 32 | step.map_or(MEETING, |s| s as u64), Relaxed);
+            from.store(begin.saturating_duration_since(self.origin).as_nanos() as u64, Relaxed);
+            long.store(nanos, Relaxed);
+        }
+    }
+
+    fn events(&self) -> ThreadTrace {
+        let noted = self.noted.load(Relaxed);
+        let read = |n: &AtomicU64| n.load(Relaxed);
+        let all = self.numbers.chunks_exact(3).take(noted as usize).map(|n| {
+            let what = read(&n[0]);
+            let step = (what & MEETING != MEETING).then_some((what & MEETING) as usize);
+            Event { entry: (what >> 32) as usize, step, begin: read(&n[1]), nanos: read(&n[2]) }
+        });
+        let events: Vec<Event> = all.collect();
+        ThreadTrace { lost: noted - events.len() as u64, events }
+    }
+}
+
+/// A track for each thread.
+pub(crate) struct Tracks(Vec<Track>);
+
+impl Tracks {
+    /// Room for so many events on each of the threads.
+    fn new(threads: usize, events: usize) -> Tracks {
+        let origin = Instant::now();
+        let numbers = || (0..events.saturating_mul(3)).map(|_| AtomicU64::new(0)).collect();
+        Tracks((0..threads).map(|_| Track { origin, numbers: numbers(), noted: AtomicU64::new(0) }).collect())
+    }
+
+    pub(crate) fn of(&self, thread: usize) -> &Track {
+        &self.0[thread]
+    }
+}
+
+/// A stretch of a thread's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which entry of the program.
+    pub entry: usize,
+    /// Which step of the entry; `None` where the thread waited for the others.
+    pub step: Option<usize>,
+    /// When it began, nanoseconds since tracing began.
+    pub begin: u64,
+    /// How long it took, nanoseconds.
+    pub nanos: u64,
+}
+
+/// What a thread did, in order of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThreadTrace {
+    /// What there was room for.
+    pub events: Vec<Event>,
+    /// How many more there were.
+    pub lost: u64,
+}
+
+/// The times of one entry, unrounded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryTimes {
+    /// Steps of the session that it ran.
+    pub runs: u64,
+    /// Their time, from their start to their end.
+    pub whole: Duration,
+    /// The first thread's time in each step of the entry.
+    pub steps: Vec<Duration>,
+    /// Its time at meetings of the threads.
+    pub waiting: Duration,
+    /// How often the threads met.
+    pub meetings: u64,
+}
+
 /// The times of a session since it was made or since they were last cleared.
 pub(crate) struct Clock {
     entries: Vec<Laps>,
+    tracks: Option<Tracks>,
 }
 
 impl Clock {
     pub(crate) fn new(program: &Program) -> Clock {
-        Clock { entries: program.entries.iter().map(|e| Laps::new(e.steps.len())).collect() }
+        Clock { entries: program.entries.iter().map(|e| Laps::new(e.steps.len())).collect(), tracks: None }
+    }
+
+    pub(crate) fn trace(&mut self, threads: usize, events: usize) {
+        self.tracks = Some(Tracks::new(threads, events));
+    }
+
+    pub(crate) fn tracks(&self) -> Option<&Tracks> {
+        self.tracks.as_ref()
+    }
+
+    pub(crate) fn traced(&self) -> Vec<ThreadTrace> {
+        self.tracks.iter().flat_map(|t| &t.0).map(Track::events).collect()
+    }
+
+    pub(crate) fn times(&self) -> Vec<EntryTimes> {
+        let time = |cell: &AtomicU64| Duration::from_nanos(cell.load(Relaxed));
+        let of = |laps: &Laps| EntryTimes {
+            runs: laps.runs.load(Relaxed),
+            whole: time(&laps.whole),
+            steps: laps.steps.iter().map(time).collect(),
+            waiting: time(&laps.waiting),
+            meetings: laps.meetings.load(Relaxed),
+        };
+        self.entries.iter().map(of).collect()
     }
 
     pub(crate) fn entry(&self, entry: usize) -> &Laps {
@@ -107,12 +222,15 @@ impl Clock {
         for laps in &mut self.entries {
             *laps = Laps::new(laps.steps.len());
         }
+        for track in self.tracks.iter().flat_map(|t| &t.0) {
+            track.noted.store(0, Relaxed);
+        }
     }
 }
 
 /// `layers.12.attn.q_norm rmsnorm` → `layers.*.attn.q_norm rmsnorm`; a kernel of two layers, `layers.1.mlp.residual+2.attn.norm`,
 /// is joined by `+`.
-fn without_numbers(name: &str) -> String {
+pub fn without_numbers(name: &str) -> String {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let mut out = String::with_capacity(name.len());
     for word in name.split_inclusive(' ') {

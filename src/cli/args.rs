@@ -1,6 +1,7 @@
 //! The command line as `clap` sees it.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use llamac_models::quant::Quant;
 use std::path::PathBuf;
 
 pub use llamac_runner::options::{GenerateArgs, ThreadArgs};
@@ -21,8 +22,8 @@ pub use llamac_runner::options::{GenerateArgs, ThreadArgs};
   llamac explain examples/models/bard
   llamac bench examples/models/bard -p 512 -n 128 --fusion none,all
 
-Results go to stdout, everything else to stderr. MODEL is a Hugging Face directory, a graph in text form (.lir),
-or an artifact that `llamac compile` made.")]
+Results go to stdout, everything else to stderr. MODEL is a Hugging Face directory, a GGUF file, a graph in text
+form (.lir), or an artifact that `llamac compile` made.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,12 +35,14 @@ pub struct Cli {
 pub enum Command {
     /// Compile a model to a file that runs: an artifact, or an executable
     Compile(BuildArgs),
-    /// Show what an artifact or a model directory holds
+    /// Show what an artifact, a GGUF file or a model directory holds
     Inspect(InspectArgs),
     /// Generate text, from a model compiled in memory or an artifact
     Run(RunArgs),
     /// Print the logits of a prompt's last position and the likeliest token after each
     Logits(LogitsArgs),
+    /// Measure how well a model predicts a text
+    Perplexity(PerplexityArgs),
     /// Print the graph before and after any pass, the plan, the loops or the machine code
     Ir(IrArgs),
     /// Show what was fused and why not, recipes, memory plan, copies and barriers
@@ -48,6 +51,12 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measure prefill and decode speed, and the memory bandwidth that decode reaches
     Bench(BenchArgs),
+    /// Show where the time goes, beside what the machine can do
+    Profile(ProfileArgs),
+    /// Measure what this machine can do: memory, arithmetic, threads
+    Machine(MachineArgs),
+    /// Write a model as a GGUF file, as llama.cpp reads it
+    Export(ExportArgs),
     /// Write a model directory with seeded random weights
     Synth(SynthArgs),
     /// Print a completion script for a shell
@@ -66,13 +75,13 @@ pub enum Command {
 /// The model, on every command that reads one.
 #[derive(Debug, Args)]
 pub struct ModelArgs {
-    /// A Hugging Face directory, a graph in text form (.lir), or an artifact (.llamac)
+    /// A Hugging Face directory, a GGUF file, a graph in text form (.lir), or an artifact (.llamac)
     #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
     pub model: Option<PathBuf>,
     /// The same as MODEL
     #[arg(short = 'm', long = "model", value_name = "MODEL")]
     pub model_flag: Option<PathBuf>,
-    /// Where a text graph's weights are: a model directory or a .safetensors file; for `verify` of an artifact, its model
+    /// Where a text graph's weights are: a model directory, a GGUF file or a .safetensors file; for `verify` of an artifact, its model
     #[arg(long, value_name = "PATH")]
     pub weights: Option<PathBuf>,
 }
@@ -95,8 +104,14 @@ pub enum FusionArg {
 /// Number format of activations at dots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ActArg {
+    /// q8 at weights in block formats, f32 at all others
+    Auto,
     /// 32-bit floats
     F32,
+    /// 16-bit floats with 8 bits of mantissa
+    Bf16,
+    /// Blocks of 8-bit integers, at weights in block formats
+    Q8,
 }
 
 /// Number format of the key-value cache.
@@ -118,9 +133,12 @@ pub struct CompileArgs {
     /// Leave a pass out (may be repeated)
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
     pub disable: Vec<String>,
-    /// Activations at dots
-    #[arg(long, value_enum, default_value = "f32")]
-    pub act: ActArg,
+    /// Activations at dots [default: auto]
+    #[arg(long, value_enum)]
+    pub act: Option<ActArg>,
+    /// What the matrices become: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k, bf16, f16, f32 [default: as they are]
+    #[arg(long, value_name = "TYPE")]
+    pub quant: Option<Quant>,
     /// The key-value cache
     #[arg(long, value_enum, default_value = "f32")]
     pub kv: KvArg,
@@ -187,6 +205,40 @@ pub struct LogitsArgs {
     /// Output: JSON, or the last position's logits as a NumPy file
     #[arg(long, value_enum, default_value = "json")]
     pub format: LogitsFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// `perplexity`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The text is cut into windows of the begin token and W - 1 tokens of the text; every token of the text is
+predicted from those before it in its window, and what fills no window is dropped.
+
+Examples:
+  llamac perplexity examples/models/bard -f examples/models/bard/README.md --window 128
+  llamac perplexity examples/models/bard -f README.md --window 64 --format json"
+)]
+pub struct PerplexityArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text, UTF-8
+    #[arg(short = 'f', long = "file", value_name = "TEXT")]
+    pub file: PathBuf,
+    /// Tokens of a window, the begin token included
+    #[arg(short = 'w', long, value_name = "W", default_value_t = 512)]
+    pub window: usize,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
     /// Fusion.
     #[command(flatten)]
     pub fusion: FusionArgs,
@@ -371,6 +423,86 @@ pub struct BenchArgs {
     pub compile: CompileArgs,
 }
 
+/// `profile`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Lines of depth 1 add up to their phase, lines of depth 2 to the one above; `waiting` and `rest` are what is left
+over. `limit` is what bounds a line most, a level of memory or a kind of arithmetic, and `of limit` how near it comes. The
+limits are those that `llamac machine` saved, else measured. `overhead` compares with unprofiled runs in between.
+
+Examples:
+  llamac profile examples/models/bard -p 64 -n 16
+  llamac profile examples/models/bard -p 16 -n 4 --by kind --format csv
+  llamac profile examples/models/bard -p 16 -n 4 -r 1 --trace target/bard.trace.json"
+)]
+pub struct ProfileArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt length; 0 leaves prefill out [default: 512, or what the context holds]
+    #[arg(short = 'p', long = "n-prompt", value_name = "N")]
+    pub prompt: Option<usize>,
+    /// Tokens to generate after it; 0 leaves decode out [default: 128, or what the context holds]
+    #[arg(short = 'n', long = "n-gen", value_name = "N")]
+    pub generate: Option<usize>,
+    /// Repetitions
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
+    pub repetitions: usize,
+    /// Add up by this in place of the tree
+    #[arg(long, value_enum)]
+    pub by: Option<ProfileBy>,
+    /// Write what every thread did, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// What `profile` adds up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileBy {
+    /// Each layer
+    Layer,
+    /// Each kind of work
+    Kind,
+    /// Each kernel, layers added up
+    Kernel,
+}
+
+/// `machine`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What was measured is saved for `llamac profile`, in llamac/machine.json of $XDG_CACHE_HOME or ~/.cache.
+
+Examples:
+  llamac machine --no-save
+  llamac machine -t 1 --format json -o target/machine.json"
+)]
+pub struct MachineArgs {
+    /// Most threads; fewer are measured too [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_name = "THREADS")]
+    pub threads: Option<usize>,
+    /// Where to save
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Save nothing
+    #[arg(long, conflicts_with = "output")]
+    pub no_save: bool,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+}
+
 /// Output of tabular commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TableFormat {
@@ -382,6 +514,27 @@ pub enum TableFormat {
     Json,
     /// One JSON object a line
     Jsonl,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  llamac export examples/models/bard -o bard.gguf
+  llamac export examples/models/bard -o bard-q4.gguf --quant q4_k_m")]
+pub struct ExportArgs {
+    /// A Hugging Face directory or a GGUF file
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What matrices are stored as: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k [default: as the
+    /// model has them]
+    #[arg(long, value_name = "KIND")]
+    pub quant: Option<String>,
+    /// Threads that encode [default: the physical cores this process may use]
+    #[arg(short = 't', long, value_name = "N")]
+    pub threads: Option<usize>,
 }
 
 /// `synth`.
@@ -407,6 +560,7 @@ pub struct SynthArgs {
   llamac compile examples/models/bard -o bard.llamac && llamac run bard.llamac \"ROMEO:\"
   llamac compile examples/models/bard -o bard --emit exe && ./bard \"ROMEO:\"
   llamac compile examples/models/bard -o bard.llamac --target x86-64-v3 -c 1024
+  llamac compile examples/models/bard -o bard.llamac --quant q4_k_m -v
   llamac compile examples/mlp.lir --emit asm -o mlp.s")]
 pub struct BuildArgs {
     /// The model.
@@ -424,6 +578,9 @@ pub struct BuildArgs {
     /// Threads that pack weights [default: the cores this process may use]
     #[arg(short = 't', long, value_name = "THREADS")]
     pub threads: Option<usize>,
+    /// Print for each tensor what blocks lose of it
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
     /// Fusion.
     #[command(flatten)]
     pub fusion: FusionArgs,
@@ -454,7 +611,7 @@ pub enum Emit {
   llamac inspect bard.llamac --verify
   llamac inspect examples/models/bard --format json")]
 pub struct InspectArgs {
-    /// An artifact, an executable made with --emit exe, or a model directory
+    /// An artifact, an executable made with --emit exe, a GGUF file, or a model directory
     #[arg(value_name = "FILE|DIR")]
     pub path: PathBuf,
     /// Read everything and check it against the checksums, weights too

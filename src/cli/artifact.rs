@@ -1,6 +1,6 @@
 //! Artifacts where a model may be named.
 
-use super::args::{CompileArgs, FusionArg, IrArgs, ModelArgs, Stage};
+use super::args::{ActArg, CompileArgs, FusionArg, IrArgs, ModelArgs, Stage};
 use super::{Result, failure, output};
 use clap::ValueEnum;
 use llamac_formats::program as formats;
@@ -51,6 +51,16 @@ pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg]) -> Result<
         if name != manifest.fusion {
             return decided("--fusion", name, manifest.fusion.clone());
         }
+    }
+    if let Some(act) = compile.act {
+        let name = act.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        if act != ActArg::Auto && name != manifest.act {
+            return decided("--act", name, manifest.act.clone());
+        }
+    }
+    if let Some(quant) = compile.quant {
+        let has: Vec<&str> = manifest.weight_bytes.iter().map(|(dtype, _)| dtype.as_str()).collect();
+        return decided("--quant", quant.to_string(), format!("weights of {}", has.join(", ")));
     }
     if let Some(pass) = compile.disable.iter().find(|p| !manifest.disabled.contains(p)) {
         let has = if manifest.disabled.is_empty() {

@@ -52,6 +52,11 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     })?;
     drop(progress);
     setup::warn_of_numbers(&model, &written.packed);
+    if args.verbose {
+        for r in &written.packed.rounded {
+            say(format!("{}: {} to {}, relative error {:.5}", r.tensor, r.from, r.to, r.error).as_str());
+        }
+    }
     say(summary(&args.output, &compiled, &manifest, &written, start.elapsed().as_secs_f64()).trim_end());
     output::print(&format!("{}\n", args.output.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 use super::args::{InspectArgs, InspectFormat, TableFormat};
 use super::table::{Table, pretty};
-use super::{Result, failure, output};
+use super::{Result, failure, inspect_gguf, output};
 use llamac_formats::artifact::{FORMAT_VERSION, Header, HeaderError, MAGIC};
 use llamac_models::ModelDir;
 use llamac_runner::artifact::describe;
@@ -15,7 +15,13 @@ use std::process::ExitCode;
 
 /// Prints header, sections, weights and plan of an artifact, or configuration and tensors of a model directory.
 pub fn run(args: &InspectArgs) -> Result<ExitCode> {
-    let text = if args.path.is_dir() { directory(args)? } else { artifact(args)? };
+    let text = if args.path.is_dir() {
+        directory(args)?
+    } else if llamac::model::is_gguf(&args.path) {
+        inspect_gguf::text(args)?
+    } else {
+        artifact(args)?
+    };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

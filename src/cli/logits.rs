@@ -5,12 +5,11 @@ use super::setup::{self, Ready};
 use super::{Failure, Result, artifact, failure, ids, npy, output, run};
 use llamac_runtime::Generator;
 use llamac_runtime::sample::argmax;
-use llamac_runtime::text::Tokenizer;
 use serde_json::json;
 use std::process::ExitCode;
 
 /// Rows scored in one step.
-const OUTPUTS: usize = 32;
+pub(super) const OUTPUTS: usize = 32;
 
 /// Prints the last position's logits and the likeliest token after every position.
 pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
@@ -34,10 +33,7 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
         (Some(ids), _) => ids,
         (None, Some(text)) if text.is_empty() => return Err(failure("the prompt is empty: give some text, or --ids")),
         (None, Some(text)) => {
-            let tokenizer = match (model.tokenizer(), vocab) {
-                (Some(path), Some(vocab)) => Some(Tokenizer::from_file(&path, vocab)?),
-                _ => None,
-            };
+            let tokenizer = vocab.map(|vocab| model.open_tokenizer(vocab)).transpose()?.flatten();
             run::encode(text, &model, tokenizer.as_ref())?
         }
         (None, None) => return Err(nothing()),

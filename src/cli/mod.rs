@@ -5,12 +5,17 @@ mod artifact;
 mod bench;
 mod compile;
 mod explain;
+mod export;
 
 mod inspect;
+mod inspect_gguf;
 mod ir;
 
 mod logits;
+mod machine;
 mod npy;
+mod perplexity;
+mod profile;
 mod progress;
 mod run;
 mod setup;
@@ -62,11 +67,15 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Run(args) => run::run(args),
         Command::Logits(args) => logits::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
 
         Command::Ir(args) => ir::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Profile(args) => profile::run(&args),
+        Command::Machine(args) => machine::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { output } => shell::manual(&output),

@@ -30,10 +30,7 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
     let model = setup::open(&args.model, &args.compile, None)?;
     setup::check_generates(&model)?;
     let vocab = vocabulary(&model);
-    let tokenizer = match (model.tokenizer(), vocab) {
-        (Some(path), Some(vocab)) => Some(Tokenizer::from_file(&path, vocab)?),
-        _ => None,
-    };
+    let tokenizer = vocab.map(|vocab| model.open_tokenizer(vocab)).transpose()?.flatten();
     let prompt = match &given {
         Given::Text(text) => encode(text, &model, tokenizer.as_ref())?,
         other => other.ids(&model.path, tokenizer.as_ref(), model.bos())?,
@@ -70,9 +67,9 @@ fn settle(args: &mut RunArgs) -> Result<()> {
 
 /// A prompt's ids, for a model that has a tokenizer.
 pub fn encode(text: &str, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
-    if tokenizer.is_none() && model.directory.is_none() {
+    if tokenizer.is_none() && model.config().is_none() {
         return Err(failure(format!(
-            "{}: a graph has no tokenizer, so text cannot be read: name a model directory with --weights, or give token \
+            "{}: a graph has no tokenizer, so text cannot be read: name its model with --weights, or give token \
              ids with --ids",
             model.path.display()
         )));

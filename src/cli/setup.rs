@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::{Result, failure, warn};
 use llamac::compile::{self, Compiled};
 use llamac::model::{Model, Sizes};
-use llamac_passes::{CacheType, FusionSet, Options};
+use llamac_passes::{Activations, CacheType, FusionSet, Options};
 use llamac_runtime::{Generator, Session};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 /// Opens the model that the options name.
 pub fn open(args: &ModelArgs, compile: &CompileArgs, outputs: Option<usize>) -> Result<Model> {
     let sizes = Sizes { context: compile.context, chunk: compile.chunk, slots: compile.slots, outputs };
-    open_sized(args, &sizes)
+    let mut model = open_sized(args, &sizes)?;
+    quantise(&mut model, compile);
+    Ok(model)
 }
 
 /// The same with these sizes.
@@ -35,6 +37,14 @@ pub fn open_at(path: &Path, weights: Option<&Path>, sizes: &Sizes) -> Result<Mod
     Ok(model)
 }
 
+/// Gives the model's matrices the types that the options ask for.
+pub fn quantise(model: &mut Model, compile: &CompileArgs) {
+    let Some(quant) = compile.quant else { return };
+    for kept in model.quantise(quant).kept {
+        warn(format!("--quant {quant}: {kept} stays as it is: it is read in ways that take no blocks"));
+    }
+}
+
 /// The passes' switches.
 pub fn options(fusion: Option<FusionArg>, args: &CompileArgs) -> Result<Options> {
     let set = match fusion.unwrap_or(FusionArg::All) {
@@ -45,8 +55,12 @@ pub fn options(fusion: Option<FusionArg>, args: &CompileArgs) -> Result<Options>
         FusionArg::All => FusionSet::All,
     };
     let mut options = Options::fusing(set);
-    // One value today: named so that a second cannot be forgotten here.
-    let ActArg::F32 = args.act;
+    options.act = match args.act.unwrap_or(ActArg::Auto) {
+        ActArg::Auto => Activations::Auto,
+        ActArg::F32 => Activations::F32,
+        ActArg::Bf16 => Activations::Bf16,
+        ActArg::Q8 => Activations::Q8,
+    };
     options.kv = match args.kv {
         KvArg::F32 => CacheType::F32,
         KvArg::Bf16 => CacheType::Bf16,

@@ -62,6 +62,9 @@ fn interleaved(recipe: &Recipe) -> usize {
 /// The rows of a matrix in panels, those of one part after those of the other; `None` where the bytes are fewer than it has.
 fn unpack(info: &WeightInfo, parts: usize, panels: &[u8]) -> Option<Vec<u8>> {
     let &[n, k] = info.dims.as_slice() else { return None };
+    if !info.dtype.is_weight() {
+        return None;
+    }
     let layout = PanelLayout { dtype: info.dtype, k };
     let (size, row) = (layout.panel_bytes(), info.dtype.storage(k)?);
     let mut out = vec![0; n.checked_mul(row)?];

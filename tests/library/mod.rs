@@ -27,7 +27,15 @@ pub fn open(name: &str, sizes: &Sizes) -> Model {
 /// A graph with weights as a model.
 pub fn model_of(graph: Graph, source: impl TensorSource + 'static) -> Model {
     let name = graph.name.clone();
-    Model { path: PathBuf::from(&name), name, graph, source: Some(Box::new(source)), directory: None, warnings: vec![] }
+    Model {
+        path: PathBuf::from(&name),
+        name,
+        graph,
+        source: Some(Box::new(source)),
+        directory: None,
+        gguf: None,
+        warnings: vec![],
+    }
 }
 
 /// Threads.

@@ -8,6 +8,7 @@ mod error;
 mod place;
 
 pub use error::WriteError;
+pub use place::Place;
 
 use crate::pack::{PackReport, StreamError, pack_to};
 use crate::program::Compiled;
@@ -16,7 +17,6 @@ use llamac_formats::artifact::{
 };
 use llamac_formats::program::Program;
 use llamac_ir::TensorSource;
-use place::Place;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;

@@ -12,15 +12,18 @@ const SUFFIX: &str = ".partial";
 
 /// An unfinished file beside its target. Dropped unfinished, it goes; killed, it is left to the next writer of the target,
 /// who knows by the lock that nobody writes it any more.
-pub(super) struct Place {
+pub struct Place {
     target: PathBuf,
     directory: PathBuf,
     file: NamedTempFile,
 }
 
 impl Place {
-    /// Makes the file, after removing what killed writers left.
-    pub(super) fn new(target: &Path, executable: bool) -> Result<Place, WriteError> {
+    /// Makes the file, after removing what killed writers left; `executable` says whether it may be run.
+    ///
+    /// # Errors
+    /// [`WriteError`] where none can be made.
+    pub fn new(target: &Path, executable: bool) -> Result<Place, WriteError> {
         let create = |error| WriteError::Create { path: target.into(), error };
         if target.is_dir() {
             return Err(WriteError::Directory { path: target.into() });
@@ -51,12 +54,15 @@ impl Place {
     }
 
     /// The file, to be written.
-    pub(super) fn file(&mut self) -> &mut File {
+    pub fn file(&mut self) -> &mut File {
         self.file.as_file_mut()
     }
 
     /// Syncs the file and gives it the target's name.
-    pub(super) fn finish(self) -> Result<(), WriteError> {
+    ///
+    /// # Errors
+    /// [`WriteError::Write`]; the target is what it was.
+    pub fn finish(self) -> Result<(), WriteError> {
         let failed = |error| WriteError::Write { path: self.target.clone(), error };
         self.file.as_file().sync_all().map_err(failed)?;
         self.file.persist(&self.target).map_err(|e| failed(e.error))?;

@@ -4,7 +4,7 @@
 //! too. Nothing here trusts the lowering: it looks at nothing but the loop IR that is compiled.
 
 use super::{Expr, Index, Kernel, Loop, Place, Quantize, Reg, Space, Stmt, Ty};
-use llamac_formats::{DType, Extent, Sizes};
+use llamac_formats::{DType, Extent, Sizes, q8};
 use std::collections::HashMap;
 
 /// What a kernel is called over, at given sizes.
@@ -113,15 +113,7 @@ impl Walk<'_> {
                     }
                     self.reach(*place, *dtype, index, lanes(self.kernel.ty(*value)))?;
                 }
-                Stmt::Quantize(Quantize { to, at, from, count }) => {
-                    if let Place::Buffer(n) = to
-                        && !self.kernel.buffers[*n].stored
-                    {
-                        return Err(format!("b{n} is stored to, but is no result"));
-                    }
-                    self.reach(*to, DType::Q8, at, *count)?;
-                    self.reach(*from, DType::F32, &Index::default(), *count)?;
-                }
+                Stmt::Quantize(q) => self.quantize(q)?,
                 Stmt::Loop(l) => self.run(l)?,
             }
         }
@@ -145,6 +137,29 @@ impl Walk<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The routine reads `count` f32 of scratch and writes as many elements in whole blocks.
+    fn quantize(&mut self, Quantize { to, at, from, count }: &Quantize) -> Result<(), String> {
+        let of = q8::ELEMENTS as i128;
+        let aligned = i128::from(at.constant) % of == 0 && at.terms.iter().all(|(c, _)| self.extent(*c) % of == 0);
+        if !aligned || !count.is_multiple_of(q8::ELEMENTS) {
+            return Err(format!("{count} elements from {at} on are no whole blocks"));
+        }
+        let (Place::Buffer(n), Place::Scratch(_)) = (to, from) else {
+            return Err(format!("blocks are made in {to} of what lies in {from}"));
+        };
+        if !self.kernel.buffers[*n].stored {
+            return Err(format!("b{n} is stored to, but is no result"));
+        }
+        self.reach(*from, DType::F32, &Index::default(), *count)?;
+        let (low, high) = self.index(at)?;
+        let end = ((high + *count as i128) / of).checked_mul(q8::BYTES as i128).and_then(|e| usize::try_from(e).ok());
+        let (Some(end), 0..) = (end, low) else {
+            return Err(format!("element {low} or {high} of q8 {to}[{at}] is none"));
+        };
+        self.found.ends[*n] = self.found.ends[*n].max(end);
         Ok(())
     }
 

@@ -215,6 +215,10 @@ impl Contents {
                  original={original_max_position_embeddings}"
                 )
             }
+            RopeScaling::Factors { factors } => {
+                let list: Vec<String> = factors.iter().map(f32::to_string).collect();
+                format!(" scaling=factors factors=[{}]", list.join(", "))
+            }
         };
         format!("{part} theta={} head_dim={}{scaling}", table.theta, table.head_dim)
     }

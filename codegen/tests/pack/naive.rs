@@ -4,7 +4,7 @@ use crate::tensors::Tensors;
 use llamac_formats::{PANEL_WIDTH, PanelLayout};
 use llamac_ir::{DType, Dim, Layout, Recipe, Type};
 
-/// Logical rows: their element type, the axes after the first, and each row's elements as bytes.
+/// Logical rows: their element type, the axes after the first, and each row's elements, or blocks, as bytes.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     pub dtype: DType,
@@ -13,8 +13,8 @@ pub struct Matrix {
     pub rows: Vec<Vec<Vec<u8>>>,
 }
 
-/// The logical rows of a recipe, or nothing if it makes no sense.
-pub fn evaluate(recipe: &Recipe, source: &Tensors) -> Option<Matrix> {
+/// The logical rows of a recipe for a weight of type `to`, or nothing if it makes no sense.
+pub fn evaluate(recipe: &Recipe, source: &Tensors, to: DType) -> Option<Matrix> {
     match recipe {
         Recipe::Tensor(name) => {
             let tensor = source.named.get(name)?;
@@ -23,13 +23,14 @@ pub fn evaluate(recipe: &Recipe, source: &Tensors) -> Option<Matrix> {
                 [rows, inner @ ..] => (*rows, inner.to_vec()),
             };
             let width: usize = inner.iter().product();
-            let e = tensor.dtype.bytes();
+            let (of, e) = tensor.dtype.block();
+            let width = width / of;
             let element = |at: usize| tensor.bytes[at * e..(at + 1) * e].to_vec();
             let rows = (0..rows).map(|r| (0..width).map(|k| element(r * width + k)).collect()).collect();
             Some(Matrix { dtype: tensor.dtype, scalar: tensor.dims.is_empty(), inner, rows })
         }
         Recipe::PermuteRows { of, heads } => {
-            let mut of = evaluate(of, source)?;
+            let mut of = evaluate(of, source, to)?;
             let old = of.rows.clone();
             if of.scalar || *heads == 0 || old.len() % heads != 0 || (old.len() / heads) % 2 != 0 {
                 return None;
@@ -44,7 +45,7 @@ pub fn evaluate(recipe: &Recipe, source: &Tensors) -> Option<Matrix> {
             Some(of)
         }
         Recipe::Concat(parts) | Recipe::InterleavePanels(parts) => {
-            let parts = parts.iter().map(|p| evaluate(p, source)).collect::<Option<Vec<_>>>()?;
+            let parts = parts.iter().map(|p| evaluate(p, source, to)).collect::<Option<Vec<_>>>()?;
             let mut all = parts.first()?.clone();
             for part in &parts {
                 if part.scalar || part.dtype != all.dtype || part.inner != all.inner {
@@ -57,15 +58,47 @@ pub fn evaluate(recipe: &Recipe, source: &Tensors) -> Option<Matrix> {
             all.rows = parts.into_iter().flat_map(|p| p.rows).collect();
             Some(all)
         }
-        Recipe::Widen(of) => {
-            let mut of = evaluate(of, source)?;
-            for element in of.rows.iter_mut().flatten() {
-                *element = f32_bits(of.dtype, element).to_le_bytes().to_vec();
+        Recipe::Convert(of) => {
+            let mut of = evaluate(of, source, to)?;
+            if of.dtype != to {
+                for row in &mut of.rows {
+                    let values: Vec<f32> = row.iter().flat_map(|piece| values(of.dtype, piece)).collect();
+                    *row = pieces(to, &values)?;
+                }
             }
-            of.dtype = DType::F32;
+            of.dtype = to;
             Some(of)
         }
     }
+}
+
+/// The values of an element or a block.
+fn values(dtype: DType, piece: &[u8]) -> Vec<f32> {
+    match dtype {
+        DType::Block(format) => {
+            let mut values = vec![0.0; format.elements()];
+            format.decode(piece, &mut values);
+            values
+        }
+        _ => vec![f32::from_bits(f32_bits(dtype, piece))],
+    }
+}
+
+/// A row as elements or blocks, if it can be one.
+fn pieces(to: DType, row: &[f32]) -> Option<Vec<Vec<u8>>> {
+    let one = |values: &[f32]| match to {
+        DType::F32 => values[0].to_le_bytes().to_vec(),
+        DType::F16 => half::f16::from_f32(values[0]).to_le_bytes().to_vec(),
+        DType::BF16 => half::bf16::from_f32(values[0]).to_le_bytes().to_vec(),
+        DType::Block(format) => {
+            let mut block = vec![0; format.bytes()];
+            format.encode(values, &mut block);
+            block
+        }
+        _ => panic!("no weight is {to}"),
+    };
+    let of = to.block().0;
+    row.len().is_multiple_of(of).then(|| row.chunks(of).map(one).collect())
 }
 
 /// The bits of the f32 with the element's value.
@@ -89,7 +122,7 @@ pub fn f32_bits(dtype: DType, element: &[u8]) -> u32 {
 
 fn interleaved(recipe: &Recipe) -> Option<usize> {
     match recipe {
-        Recipe::Widen(of) => interleaved(of),
+        Recipe::Convert(of) => interleaved(of),
         Recipe::InterleavePanels(parts) => Some(parts.len()),
         _ => None,
     }
@@ -100,13 +133,13 @@ fn interleaves_inside(recipe: &Recipe) -> bool {
     fn anywhere(recipe: &Recipe) -> bool {
         match recipe {
             Recipe::Tensor(_) => false,
-            Recipe::PermuteRows { of, .. } | Recipe::Widen(of) => anywhere(of),
+            Recipe::PermuteRows { of, .. } | Recipe::Convert(of) => anywhere(of),
             Recipe::Concat(parts) => parts.iter().any(anywhere),
             Recipe::InterleavePanels(_) => true,
         }
     }
     match recipe {
-        Recipe::Widen(of) => interleaves_inside(of),
+        Recipe::Convert(of) => interleaves_inside(of),
         Recipe::InterleavePanels(parts) => parts.iter().any(anywhere),
         other => anywhere(other),
     }
@@ -114,7 +147,7 @@ fn interleaves_inside(recipe: &Recipe) -> bool {
 
 /// The bytes of a weight, or nothing if there is no such weight.
 pub fn bytes(recipe: &Recipe, ty: &Type, source: &Tensors) -> Option<Vec<u8>> {
-    let matrix = evaluate(recipe, source)?;
+    let matrix = evaluate(recipe, source, ty.dtype)?;
     let mut dims = matrix.inner.clone();
     if !matrix.scalar {
         dims.insert(0, matrix.rows.len());
@@ -140,6 +173,11 @@ pub fn bytes(recipe: &Recipe, ty: &Type, source: &Tensors) -> Option<Vec<u8>> {
     for (row, elements) in matrix.rows.iter().enumerate() {
         let (part, row) = (row / n, row % n);
         let panel = row / PANEL_WIDTH * parts + part;
+        if ty.dtype.is_block() {
+            let at = panel * layout.panel_bytes();
+            layout.pack_row(row % PANEL_WIDTH, &elements.concat(), &mut out[at..at + layout.panel_bytes()]);
+            continue;
+        }
         for (k, element) in elements.iter().enumerate() {
             let at = panel * layout.panel_bytes() + layout.index(row % PANEL_WIDTH, k) * element.len();
             out[at..at + element.len()].copy_from_slice(element);

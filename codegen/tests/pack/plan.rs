@@ -87,7 +87,7 @@ fn segments_cover_the_rows_in_order() {
     let layout = PanelLayout { dtype: DType::F16, k };
     for (recipe, weight) in recipes.iter().zip(weights) {
         let offset = plan.infos()[weight].offset;
-        let mut rows = naive::evaluate(recipe, &source).unwrap().rows.into_iter();
+        let mut rows = naive::evaluate(recipe, &source, DType::F16).unwrap().rows.into_iter();
         for segment in plan.segments(weight) {
             for row in 0..segment.n {
                 let panel = segment.first + row / PANEL_WIDTH * segment.step;

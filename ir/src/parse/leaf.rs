@@ -111,11 +111,33 @@ impl Parser<'_> {
                     high_freq_factor: self.positive("high")?,
                     original_max_position_embeddings: self.positive("original")?,
                 }
+            } else if self.eat_word("factors")? {
+                RopeScaling::Factors { factors: self.factors()? }
             } else {
-                return self.expected("`default`, `linear` or `llama3`");
+                return self.expected("`default`, `linear`, `llama3` or `factors`");
             };
         }
         Ok(RopeTable { theta, head_dim, scaling })
+    }
+
+    /// `factors=[1, 1.5, 8]`, positive finite f32.
+    fn factors(&mut self) -> Result<Vec<f32>> {
+        self.attribute_name("factors")?;
+        self.expect('[')?;
+        let mut factors = vec![];
+        while !self.eat(']')? {
+            if !factors.is_empty() {
+                self.expect(',')?;
+            }
+            let value = match self.token {
+                Token::Number(text) => text.parse::<f32>().ok().filter(|v| v.is_finite() && *v > 0.0),
+                _ => None,
+            };
+            let Some(value) = value else { return self.expected("a positive number") };
+            self.advance()?;
+            factors.push(value);
+        }
+        Ok(factors)
     }
 
     /// `name=` and a positive finite f64.

@@ -89,17 +89,28 @@ pub(super) fn rope(scope: &Scope<'_>) -> Result<(), Broken> {
         if table.head_dim == 0 || !table.head_dim.is_multiple_of(2) {
             return Err(Broken::at(inst, format!("head_dim is {}, expected an even number", table.head_dim)));
         }
-        let numbers = match table.scaling {
+        let numbers = match &table.scaling {
             RopeScaling::Default => vec![("theta", table.theta)],
-            RopeScaling::Linear { factor } => vec![("theta", table.theta), ("factor", factor)],
+            RopeScaling::Linear { factor } => vec![("theta", table.theta), ("factor", *factor)],
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 vec![
                     ("theta", table.theta),
-                    ("factor", factor),
-                    ("low", low_freq_factor),
-                    ("high", high_freq_factor),
-                    ("original", original_max_position_embeddings),
+                    ("factor", *factor),
+                    ("low", *low_freq_factor),
+                    ("high", *high_freq_factor),
+                    ("original", *original_max_position_embeddings),
                 ]
+            }
+            RopeScaling::Factors { factors } => {
+                let (found, expected) = (factors.len(), table.frequencies());
+                if found != expected {
+                    return Err(Broken::at(
+                        inst,
+                        format!("there are {found} factors, expected {expected}, half of head_dim"),
+                    ));
+                }
+                let each = factors.iter().map(|&factor| ("a factor", f64::from(factor)));
+                each.chain([("theta", table.theta)]).collect()
             }
         };
         if let Some((name, value)) = numbers.into_iter().find(|(_, v)| !(v.is_finite() && *v > 0.0)) {

@@ -23,6 +23,15 @@ pub enum ImportError {
     Type(#[from] TypeError),
 }
 
+/// How a source stores a tensor of [`Config::tensors`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// How it is made from the source's tensors.
+    pub recipe: Recipe,
+    /// Its elements.
+    pub dtype: DType,
+}
+
 /// Writes the model as a graph with inputs `tokens`, `positions`, `slots` (`i32[S]`) and `outputs` (`i32[R]`), and the
 /// output `logits` (`f32[R, vocab]`). `dtype` tells how the checkpoint stores a tensor.
 ///
@@ -34,7 +43,23 @@ pub fn import(
     bounds: Bounds,
     dtype: &dyn Fn(&str) -> Option<DType>,
 ) -> Result<Graph, ImportError> {
-    let mut importer = Importer { builder: Builder::new(name, bounds), config, dtype };
+    import_stored(config, name, bounds, &|tensor| {
+        Some(Stored { recipe: Recipe::tensor(tensor), dtype: dtype(tensor)? })
+    })
+}
+
+/// The same from a source that has names and orders of its own. A tensor may be in any format that weights have, each in
+/// its own; those of one axis must be floats.
+///
+/// # Errors
+/// A tensor that `stored` does not know.
+pub fn import_stored(
+    config: &Config,
+    name: &str,
+    bounds: Bounds,
+    stored: &dyn Fn(&str) -> Option<Stored>,
+) -> Result<Graph, ImportError> {
+    let mut importer = Importer { builder: Builder::new(name, bounds), config, stored };
     importer.model()?;
     Ok(importer.builder.finish())
 }
@@ -43,7 +68,7 @@ pub fn import(
 struct Importer<'a> {
     builder: Builder,
     config: &'a Config,
-    dtype: &'a dyn Fn(&str) -> Option<DType>,
+    stored: &'a dyn Fn(&str) -> Option<Stored>,
 }
 
 type Result<T, E = ImportError> = std::result::Result<T, E>;
@@ -99,8 +124,8 @@ impl Importer<'_> {
     }
 
     fn weight(&mut self, name: &str, dims: &[usize]) -> Result<Value> {
-        let dtype = (self.dtype)(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))?;
-        Ok(self.builder.weight(Recipe::tensor(name), dtype, dims)?)
+        let stored = (self.stored)(name).ok_or_else(|| ImportError::MissingTensor(name.to_owned()))?;
+        Ok(self.builder.weight(stored.recipe, stored.dtype, dims)?)
     }
 
     /// `x · Wᵀ`, plus the bias where there is one.

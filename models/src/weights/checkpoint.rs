@@ -2,12 +2,10 @@
 
 use super::WeightsError;
 use super::header::{Entry, read_header};
-use crate::file;
 use crate::hf::{ConfigError, read_object_within, shorten};
+use crate::mapped::Mapped;
 use llamac_ir::{DType, TensorSource, TensorView};
-use memmap2::{Mmap, UncheckedAdvice};
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -21,14 +19,8 @@ const MAX_INDEX: u64 = 100_000_000;
 pub struct Checkpoint {
     /// What was opened.
     origin: PathBuf,
-    files: Vec<MappedFile>,
+    files: Vec<Mapped>,
     tensors: BTreeMap<String, Place>,
-}
-
-#[derive(Debug)]
-struct MappedFile {
-    path: PathBuf,
-    bytes: Mmap,
 }
 
 /// Where a tensor lies.
@@ -67,12 +59,12 @@ impl Checkpoint {
     }
 
     fn single(origin: &Path, path: &Path) -> Result<Checkpoint, WeightsError> {
-        let file = MappedFile::open(path).map_err(|error| WeightsError::Read {
+        let file = Mapped::open(path).map_err(|error| WeightsError::Read {
             path: path.into(),
             expected: "a safetensors file",
             error,
         })?;
-        let tensors = read_header(path, &file.bytes)?
+        let tensors = read_header(path, file.as_ref())?
             .into_iter()
             .map(|entry| (entry.name.clone(), Place::new(0, entry)))
             .collect();
@@ -85,14 +77,14 @@ impl Checkpoint {
         let mut checkpoint = Checkpoint { origin: origin.into(), files: vec![], tensors: BTreeMap::new() };
         for (number, (shard, mut listed)) in shards.into_iter().enumerate() {
             let path = origin.join(&shard);
-            let file = MappedFile::open(&path).map_err(|error| WeightsError::Shard {
+            let file = Mapped::open(&path).map_err(|error| WeightsError::Shard {
                 path: index.into(),
                 shard: shard.clone(),
                 tensor: listed[0].clone(),
                 others: listed.len() - 1,
                 error,
             })?;
-            let entries = read_header(&path, &file.bytes)?;
+            let entries = read_header(&path, file.as_ref())?;
             listed.sort_unstable();
             for entry in entries {
                 if listed.binary_search(&entry.name).is_err() {
@@ -121,7 +113,7 @@ impl Checkpoint {
 
     /// The file that holds the tensor, or what was opened.
     pub fn file_of(&self, name: &str) -> &Path {
-        self.tensors.get(name).map_or(&self.origin, |place| &self.files[place.file].path)
+        self.tensors.get(name).map_or(&self.origin, |place| self.files[place.file].path())
     }
 
     /// The tensor of that name and shape.
@@ -152,27 +144,13 @@ impl Checkpoint {
 impl TensorSource for Checkpoint {
     fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let place = self.tensors.get(name)?;
-        let bytes = &self.files[place.file].bytes[place.bytes.clone()];
+        let bytes = &self.files[place.file].as_ref()[place.bytes.clone()];
         Some(TensorView { dtype: place.dtype, dims: &place.dims, bytes })
     }
 
     fn release_part(&self, name: &str, bytes: Range<usize>) {
         let Some(place) = self.tensors.get(name) else { return };
-        let length = place.bytes.len();
-        let (start, end) = (bytes.start.min(length), bytes.end.min(length));
-        let page = page_bytes();
-        // Pages shared with a neighbour stay: someone may be reading it.
-        let first = (place.bytes.start + start).next_multiple_of(page);
-        let last = (place.bytes.start + end) / page * page;
-        if first < last {
-            // SAFETY: the mapping is read-only and backed by the file, so that its pages are fetched again, with the same
-            // bytes, by the next read: no borrower sees a change.
-            let advised = unsafe {
-                self.files[place.file].bytes.unchecked_advise_range(UncheckedAdvice::DontNeed, first, last - first)
-            };
-            // Only memory is at stake: a system that does not take the advice keeps the pages.
-            drop(advised);
-        }
+        self.files[place.file].release(&place.bytes, bytes);
     }
 
     fn describe(&self) -> String {
@@ -184,23 +162,6 @@ impl Place {
     fn new(file: usize, entry: Entry) -> Place {
         Place { file, dtype: entry.dtype, dims: entry.dims, bytes: entry.bytes }
     }
-}
-
-impl MappedFile {
-    fn open(path: &Path) -> io::Result<MappedFile> {
-        let file = file::open(path)?;
-        // SAFETY: the mapping is only read. Another process that writes to the file meanwhile changes what is read, and
-        // one that truncates it ends this process with SIGBUS: the price of not copying, stated in the documentation.
-        let bytes = unsafe { Mmap::map(&file)? };
-        Ok(MappedFile { path: path.into(), bytes })
-    }
-}
-
-/// The size of a page, bytes.
-fn page_bytes() -> usize {
-    // SAFETY: sysconf only reads a constant of the system.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(bytes).unwrap_or(4096).max(1)
 }
 
 /// The shards with the tensors of each, both in order of their names. No shard is without a tensor.

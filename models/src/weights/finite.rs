@@ -1,5 +1,7 @@
 //! Values that are no numbers.
 
+use llamac_formats::BlockFormat;
+use llamac_formats::block::Fields;
 use llamac_ir::{DType, TensorSource, TensorView};
 
 /// How many values of a tensor are not finite.
@@ -19,8 +21,29 @@ pub fn not_finite(view: &TensorView<'_>) -> Option<NotFinite> {
         DType::F32 => scan::<4>(view.bytes, u32::from_le_bytes, 0x7f80_0000, 0x007f_ffff),
         DType::F16 => scan::<2>(view.bytes, |b| u16::from_le_bytes(b).into(), 0x7c00, 0x03ff),
         DType::BF16 => scan::<2>(view.bytes, |b| u16::from_le_bytes(b).into(), 0x7f80, 0x007f),
-        DType::I32 | DType::Bool | DType::Q8 | DType::Block(_) => None,
+        DType::Block(format) => scan_blocks(format, view.bytes),
+        DType::I32 | DType::Bool | DType::Q8 => None,
     }
+}
+
+/// Quants are integers: an element is no number only where a scale or a minimum of its block is none.
+fn scan_blocks(format: BlockFormat, bytes: &[u8]) -> Option<NotFinite> {
+    const EXPONENT: u16 = 0x7c00;
+    let mut fields = Fields::default();
+    let mut values = vec![0.0; format.elements()];
+    let mut all: Option<NotFinite> = None;
+    for (block, bytes) in bytes.chunks_exact(format.bytes()).enumerate() {
+        format.split(bytes, &mut fields);
+        if fields.d & EXPONENT != EXPONENT && fields.m & EXPONENT != EXPONENT {
+            continue;
+        }
+        format.decode_fields(&fields, &mut values);
+        let Some(first) = values.iter().position(|v: &f32| !v.is_finite()) else { continue };
+        let all = all.get_or_insert(NotFinite { nan: 0, infinite: 0, first: block * values.len() + first });
+        all.nan += values.iter().filter(|v| v.is_nan()).count();
+        all.infinite += values.iter().filter(|v| v.is_infinite()).count();
+    }
+    all
 }
 
 /// A float whose exponent is all ones is an infinity where the mantissa is 0 and NaN elsewhere.
@@ -63,15 +86,18 @@ pub fn not_finite_tensors<'a>(
 fn not_finite_in_blocks(source: &dyn TensorSource, name: &str) -> Option<NotFinite> {
     let view = source.tensor(name)?;
     let mut all: Option<NotFinite> = None;
-    for (block, bytes) in view.bytes.chunks(BLOCK).enumerate() {
+    // Whole blocks of a block format.
+    let (elements, bytes_of) = view.dtype.block();
+    let size = BLOCK / bytes_of * bytes_of;
+    for (block, bytes) in view.bytes.chunks(size).enumerate() {
         let here = not_finite(&TensorView { bytes, ..view });
         if let Some(here) = here {
-            let first = block * BLOCK / view.dtype.bytes() + here.first;
+            let first = block * (BLOCK / bytes_of) * elements + here.first;
             let all = all.get_or_insert(NotFinite { nan: 0, infinite: 0, first });
             all.nan += here.nan;
             all.infinite += here.infinite;
         }
-        source.release_part(name, block * BLOCK..(block + 1) * BLOCK);
+        source.release_part(name, block * size..(block + 1) * size);
     }
     all
 }

@@ -6,7 +6,7 @@ use crate::dot::dot;
 use crate::gather::gather;
 use crate::gemm::{GemmArgs, Output, gemm};
 use crate::pool::Worker;
-use crate::profile::Laps;
+use crate::profile::{Laps, Track, Tracks};
 use crate::tiers::Tier;
 use llamac_formats::program::KernelArgs;
 use std::time::Instant;
@@ -31,6 +31,10 @@ pub(crate) struct Run<'a> {
     pub(crate) shared: *mut f32,
     /// Where the first thread notes its times.
     pub(crate) laps: Option<&'a Laps>,
+    /// Where every thread notes when it did what.
+    pub(crate) tracks: Option<&'a Tracks>,
+    /// Which entry this is.
+    pub(crate) index: usize,
 }
 
 // SAFETY: threads share it read-only; each reaches only its own part of `scratch`, and `shared` is ordered by barriers.
@@ -42,12 +46,14 @@ unsafe impl Sync for Run<'_> {}
 /// The entry must be resolved for the sizes of this step, its inputs checked and in place, and every worker of the
 /// pool must make this call with the same run. The scratch must have room for every worker.
 pub(crate) unsafe fn walk(worker: &Worker, run: &Run) {
-    match run.laps {
+    let laps = run.laps.filter(|_| worker.index() == 0);
+    let track = run.tracks.map(|t| t.of(worker.index()));
+    if laps.is_none() && track.is_none() {
         // SAFETY: the caller's promise.
-        Some(laps) if worker.index() == 0 => unsafe { walk_with(worker, run, &mut Stopwatch::start(laps)) },
-        // SAFETY: the caller's promise.
-        _ => unsafe { walk_with(worker, run, &mut Untimed) },
+        return unsafe { walk_with(worker, run, &mut Untimed) };
     }
+    // SAFETY: the caller's promise.
+    unsafe { walk_with(worker, run, &mut Stopwatch { laps, track, entry: run.index, last: Instant::now() }) }
 }
 
 /// Told where a thread is in the list of steps.
@@ -66,18 +72,20 @@ impl Observer for Untimed {
 }
 
 struct Stopwatch<'a> {
-    laps: &'a Laps,
+    laps: Option<&'a Laps>,
+    track: Option<&'a Track>,
+    entry: usize,
     last: Instant,
 }
 
-impl<'a> Stopwatch<'a> {
-    fn start(laps: &'a Laps) -> Stopwatch<'a> {
-        Stopwatch { laps, last: Instant::now() }
-    }
-
-    fn lap(&mut self) -> u64 {
+impl Stopwatch<'_> {
+    /// Ends what was going on, a step or a meeting (`None`); gives how long it took.
+    fn lap(&mut self, step: Option<usize>) -> u64 {
         let now = Instant::now();
         let nanos = now.duration_since(self.last).as_nanos() as u64;
+        if let Some(track) = self.track {
+            track.note(self.entry, step, self.last, nanos);
+        }
         self.last = now;
         nanos
     }
@@ -85,13 +93,17 @@ impl<'a> Stopwatch<'a> {
 
 impl Observer for Stopwatch<'_> {
     fn met(&mut self) {
-        let nanos = self.lap();
-        self.laps.waited(nanos);
+        let nanos = self.lap(None);
+        if let Some(laps) = self.laps {
+            laps.waited(nanos);
+        }
     }
 
     fn done(&mut self, step: usize) {
-        let nanos = self.lap();
-        self.laps.step(step, nanos);
+        let nanos = self.lap(Some(step));
+        if let Some(laps) = self.laps {
+            laps.step(step, nanos);
+        }
     }
 }
 

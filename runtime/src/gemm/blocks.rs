@@ -10,6 +10,11 @@ use std::mem::MaybeUninit;
 pub(crate) trait Blocks: Copy {
     /// Which.
     const FORMAT: BlockFormat;
+    // Constants, and not calls of the format's functions: those are of another crate, and would be calls in the innermost loops.
+    /// Bits of a quant.
+    const BITS: u32 = Self::FORMAT.bits();
+    /// The quant that stands for zero; 0 where there is a minimum.
+    const ZERO: u8 = Self::FORMAT.zero();
     /// Parts of a group.
     const PARTS: usize = group(Self::FORMAT) / PART;
     /// Bytes of a group's header.
@@ -21,7 +26,7 @@ pub(crate) trait Blocks: Copy {
     /// Scales of a part: 1, or 2 where one is for sixteen inputs.
     const SCALES: usize = PART / Self::FORMAT.part();
     /// Whether a minimum is added, and no quant stands for zero.
-    const MINIMUM: bool = Self::FORMAT.zero() == 0;
+    const MINIMUM: bool = Self::ZERO == 0;
     /// Whether scales and minima are small integers that have scales of their own.
     const NESTED: bool = Self::FORMAT.elements() == 256;
 }
@@ -91,7 +96,7 @@ pub(super) unsafe fn quants<S: Simd, B: Blocks>(part: *const u8, half: usize, v:
     // SAFETY: the caller vouches for both.
     unsafe {
         let at = part.add(v * 4 * S::LANES);
-        if B::FORMAT.bits() == 8 {
+        if B::BITS == 8 {
             let at = at.add(4 * half * VECTOR);
             return [
                 S::load_bytes(at),
@@ -104,7 +109,7 @@ pub(super) unsafe fn quants<S: Simd, B: Blocks>(part: *const u8, half: usize, v:
         let (a, b) = (S::load_bytes(at.add(2 * half * VECTOR)), S::load_bytes(at.add((2 * half + 1) * VECTOR)));
         let q = [S::and(a, low), S::and(S::shr(a, 4), low), S::and(b, low), S::and(S::shr(b, 4), low)];
         // What the shifts move from byte to byte is masked away.
-        let high = match B::FORMAT.bits() {
+        let high = match B::BITS {
             4 => return q,
             5 => {
                 let (bit, h) = (S::splat_word(0x1010_1010), S::load_bytes(at.add(4 * VECTOR)));
@@ -240,7 +245,7 @@ impl Scales {
             let offset = if B::MINIMUM {
                 self.minimum::<S, B>(group, part, v)
             } else {
-                S::mul(scale, S::splat(-f32::from(B::FORMAT.zero())))
+                S::mul(scale, S::splat(-f32::from(B::ZERO)))
             };
             (scale, offset)
         }

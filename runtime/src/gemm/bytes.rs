@@ -6,7 +6,7 @@
 
 use super::blocks::{Blocks, Scales, quants, with_format};
 use super::dequantise::prefetch;
-use super::registers::{Sums, store, zero};
+use super::registers::{Sums, store, unrolled, zero};
 use super::{GemmArgs, segment_stride};
 use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
@@ -192,73 +192,104 @@ unsafe fn add_part<S: Simd, B: Blocks, const ROWS: usize, const PANELS: usize>(
             }
             r += 1;
         }
-        let mut half = 0;
-        while half < 2 {
-            // With one scale for the part, its halves are one sum.
-            let halves = 2 / B::SCALES;
+        let terms = Terms { a, at, factors, offsets };
+        if B::SCALES == 1 {
+            terms.add::<S, B, PANELS>(sums, scales, 0, 2);
+        } else {
+            terms.add::<S, B, PANELS>(sums, scales, 0, 1);
+            terms.add::<S, B, PANELS>(sums, scales, 1, 1);
+        }
+    }
+}
+
+/// What all sums of a part share.
+struct Terms<'a, F, const ROWS: usize> {
+    a: &'a [*const u8; MAX_ROWS],
+    at: Part,
+    /// The activations' scales.
+    factors: [F; ROWS],
+    /// Scale times sum, where the format has a minimum.
+    offsets: [F; ROWS],
+}
+
+impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
+    /// Adds the products of `halves` halves of a part, from half `first` on, which share a scale.
+    ///
+    /// # Safety
+    /// As [`add_part`].
+    #[inline(always)]
+    unsafe fn add<S: Simd<F = F>, B: Blocks, const PANELS: usize>(
+        &self,
+        sums: &mut Sums<S, ROWS, PANELS>,
+        scales: &[Scales; PANELS],
+        first: usize,
+        halves: usize,
+    ) {
+        // SAFETY: the caller vouches for all of it.
+        unsafe {
             let mut dots = [[[S::splat_word(0); 4]; PANELS]; ROWS];
             if !B::MINIMUM {
                 let mut r = 0;
                 while r < ROWS {
-                    let block = a[r].add(at.block);
-                    let sum = if halves == 2 { sum_at(block, 0) + sum_at(block, 1) } else { sum_at(block, half) };
+                    let block = self.a[r].add(self.at.block);
+                    let sum = if halves == 2 { sum_at(block, 0) + sum_at(block, 1) } else { sum_at(block, first) };
                     // What the offset of the quants is worth.
-                    dots[r] = [[S::splat_word(-i32::from(B::FORMAT.zero()) * sum); 4]; PANELS];
+                    dots[r] = [[S::splat_word(-i32::from(B::ZERO) * sum); 4]; PANELS];
                     r += 1;
                 }
             }
-            let last = half + halves;
-            let mut h = half;
-            while h < last {
-                let mut p = 0;
-                while p < PANELS {
-                    let from = at.group.add(p * at.panel_step + B::HEADER + at.part * B::PART_BYTES);
-                    prefetch::<S>(from.add(h * B::PART_BYTES / 2), B::PART_BYTES / 2);
-                    let mut v = 0;
-                    while v < PANEL_WIDTH / S::LANES {
-                        let q = quants::<S, B>(from, h, v);
-                        let mut i = 0;
-                        while i < 4 {
-                            let mut r = 0;
-                            while r < ROWS {
-                                let x = a[r].add(at.block + q8::QUANTS + 16 * h + 4 * i);
-                                let x = S::splat_word(i32::from_le(x.cast::<i32>().read_unaligned()));
-                                dots[r][p][v] = if B::FORMAT.bits() == 8 {
-                                    S::dot(dots[r][p][v], q[i], x)
-                                } else {
-                                    S::dot_small(dots[r][p][v], q[i], x)
-                                };
-                                r += 1;
-                            }
-                            i += 1;
-                        }
-                        v += 1;
-                    }
-                    p += 1;
-                }
-                h += 1;
-            }
-            let mut p = 0;
-            while p < PANELS {
-                let group = at.group.add(p * at.panel_step);
-                let mut v = 0;
-                while v < PANEL_WIDTH / S::LANES {
-                    let scale = scales[p].scale::<S, B>(group, at.part, half, v);
-                    let mut r = 0;
-                    while r < ROWS {
+            unrolled!(h < halves => {
+                unrolled!(p < PANELS => {
+                    unrolled!(v < PANEL_WIDTH / S::LANES => self.dot::<S, B, PANELS>(&mut dots, first + h, p, v))
+                })
+            });
+            unrolled!(p < PANELS => {
+                let group = self.at.group.add(p * self.at.panel_step);
+                unrolled!(v < PANEL_WIDTH / S::LANES => {
+                    let scale = scales[p].scale::<S, B>(group, self.at.part, first, v);
+                    unrolled!(r < ROWS => {
                         let dot = S::float(dots[r][p][v]);
-                        sums[r][p][v] = S::fma(S::mul(scale, factors[r]), dot, sums[r][p][v]);
-                        if B::MINIMUM {
-                            let minimum = scales[p].minimum::<S, B>(group, at.part, v);
-                            sums[r][p][v] = S::fma(minimum, offsets[r], sums[r][p][v]);
-                        }
-                        r += 1;
+                        sums[r][p][v] = S::fma(S::mul(scale, self.factors[r]), dot, sums[r][p][v]);
+                    });
+                    if B::MINIMUM {
+                        let minimum = scales[p].minimum::<S, B>(group, self.at.part, v);
+                        unrolled!(r < ROWS => sums[r][p][v] = S::fma(minimum, self.offsets[r], sums[r][p][v]));
                     }
-                    v += 1;
-                }
-                p += 1;
+                })
+            });
+        }
+    }
+
+    /// The integer products of half a part: vector `v` of panel `p` with all rows.
+    ///
+    /// # Safety
+    /// As [`add_part`].
+    #[inline(always)]
+    unsafe fn dot<S: Simd<F = F>, B: Blocks, const PANELS: usize>(
+        &self,
+        dots: &mut [[[S::I; 4]; PANELS]; ROWS],
+        half: usize,
+        p: usize,
+        v: usize,
+    ) {
+        // SAFETY: the caller vouches for all of it; prefetched addresses need not be valid.
+        unsafe {
+            let from = self.at.group.add(p * self.at.panel_step + B::HEADER + self.at.part * B::PART_BYTES);
+            if v == 0 {
+                prefetch::<S>(from.add(half * B::PART_BYTES / 2), B::PART_BYTES / 2);
             }
-            half = last;
+            let q = quants::<S, B>(from, half, v);
+            unrolled!(i < 4 => {
+                unrolled!(r < ROWS => {
+                    let x = self.a[r].add(self.at.block + q8::QUANTS + 16 * half + 4 * i);
+                    let x = S::splat_word(i32::from_le(x.cast::<i32>().read_unaligned()));
+                    dots[r][p][v] = if B::BITS == 8 {
+                        S::dot(dots[r][p][v], q[i], x)
+                    } else {
+                        S::dot_small(dots[r][p][v], q[i], x)
+                    };
+                })
+            });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Few rows of f32 against a block format: weights become f32 in registers, straight from memory.
 
 use super::blocks::{Blocks, Scales, quants, weight, with_format};
-use super::registers::{Sums, add_products, store, zero};
+use super::registers::{Sums, store, unrolled, zero};
 use super::stream::{AHEAD, Pass};
 use crate::tiers::{Kernel, Simd, Tier};
 use llamac_formats::panel::blocks::{PART, VECTOR};
@@ -44,37 +44,22 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Dequantise<B,
                 }
                 let parts = left.min(B::PARTS);
                 for part in 0..parts {
-                    let mut half = 0;
-                    while half < 2 {
-                        let mut p = 0;
-                        while p < PANELS {
+                    unrolled!(half < 2 => {
+                        let a = a.add(half * 16 * self.step);
+                        unrolled!(p < PANELS => {
                             let at = group.add(p * panel_step);
                             let from = at.add(B::HEADER + part * B::PART_BYTES);
                             prefetch::<S>(from.add(half * B::PART_BYTES / 2), B::PART_BYTES / 2);
-                            let mut lines = [(S::zero(), S::zero()); 4];
-                            let mut q = [[S::splat_word(0); 4]; 4];
-                            let mut v = 0;
-                            while v < PANEL_WIDTH / S::LANES {
-                                lines[v] = scales[p].line::<S, B>(at, part, half, v);
-                                q[v] = quants::<S, B>(from, half, v);
-                                v += 1;
-                            }
-                            let mut i = 0;
-                            while i < 16 {
-                                let mut weights = [[S::zero(); 4]; 1];
-                                let mut v = 0;
-                                while v < PANEL_WIDTH / S::LANES {
-                                    weights[0][v] = weight::<S>(q[v][i / 4], i % 4, lines[v].0, lines[v].1);
-                                    v += 1;
-                                }
-                                let x = a.add((half * 16 + i) * self.step);
-                                add_to_panel::<S, ROWS, PANELS>(&mut sums, p, x, &weights);
-                                i += 1;
-                            }
-                            p += 1;
-                        }
-                        half += 1;
-                    }
+                            unrolled!(v < PANEL_WIDTH / S::LANES => {
+                                let line = scales[p].line::<S, B>(at, part, half, v);
+                                let q = quants::<S, B>(from, half, v);
+                                let mut of = [S::zero(); ROWS];
+                                unrolled!(r < ROWS => of[r] = sums[r][p][v]);
+                                unrolled!(i < 4 => of = add_four::<S, ROWS>(of, a.add(4 * i * self.step), self.step, q[i], line));
+                                unrolled!(r < ROWS => sums[r][p][v] = of[r]);
+                            })
+                        })
+                    });
                     a = a.add(PART * self.step);
                 }
                 left -= parts;
@@ -85,32 +70,26 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Dequantise<B,
     }
 }
 
-/// Adds the products of one input to the sums of one panel.
+/// Adds the products of four inputs to one vector of sums for each row.
 ///
 /// # Safety
-/// As [`add_products`].
+/// The machine must have the instruction set; four inputs of `ROWS` activations, `step` elements apart, must lie at `a`.
 #[inline(always)]
-unsafe fn add_to_panel<S: Simd, const ROWS: usize, const PANELS: usize>(
-    sums: &mut Sums<S, ROWS, PANELS>,
-    p: usize,
+unsafe fn add_four<S: Simd, const ROWS: usize>(
+    mut sums: [S::F; ROWS],
     a: *const f32,
-    weights: &[[S::F; 4]; 1],
-) {
-    // SAFETY: the caller vouches for it all.
+    step: usize,
+    quants: S::I,
+    (scale, offset): (S::F, S::F),
+) -> [S::F; ROWS] {
+    // SAFETY: the caller vouches for both.
     unsafe {
-        let mut of = [[[S::zero(); 4]; 1]; ROWS];
-        let mut r = 0;
-        while r < ROWS {
-            of[r][0] = sums[r][p];
-            r += 1;
-        }
-        add_products::<S, ROWS, 1>(&mut of, a, weights);
-        let mut r = 0;
-        while r < ROWS {
-            sums[r][p] = of[r][0];
-            r += 1;
-        }
+        unrolled!(i < 4 => {
+            let weight = weight::<S>(quants, i, scale, offset);
+            unrolled!(r < ROWS => sums[r] = S::fma(S::splat(*a.add(i * step + r)), weight, sums[r]))
+        });
     }
+    sums
 }
 
 /// Asks for the lines that lie ahead of `bytes` bytes.

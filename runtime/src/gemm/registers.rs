@@ -3,6 +3,30 @@
 use crate::tiers::Simd;
 use llamac_formats::PANEL_WIDTH;
 
+/// `for $i in 0..$n { $body }` for constant `$n ≤ 4`, unrolled in the source: registers have no index at run time, and compilers
+/// do not unroll loops whose bodies are long.
+macro_rules! unrolled {
+    ($i:ident < $n:expr => $body:expr) => {{
+        if 0 < $n {
+            let $i = 0;
+            $body
+        }
+        if 1 < $n {
+            let $i = 1;
+            $body
+        }
+        if 2 < $n {
+            let $i = 2;
+            $body
+        }
+        if 3 < $n {
+            let $i = 3;
+            $body
+        }
+    }};
+}
+pub(super) use unrolled;
+
 /// Sums of `ROWS` rows and `PANELS` panels; the vectors past `16 / LANES` are unused.
 pub(super) type Sums<S, const ROWS: usize, const PANELS: usize> = [[[<S as Simd>::F; 4]; PANELS]; ROWS];
 

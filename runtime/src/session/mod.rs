@@ -3,16 +3,18 @@
 mod data;
 mod error;
 mod generator;
+mod perplexity;
 mod rows;
 
 pub use data::Data;
 pub use error::{GenerateError, StepError};
 pub use generator::{Generator, Logits, Row};
+pub use perplexity::{Perplexity, PerplexityError};
 
 use crate::execute::{Bases, Prepared, Run, kernel_scratch, routine_scratch, shared_scratch, walk};
 use crate::memory::{ALIGN, Region};
 use crate::pool::{Pool, Worker};
-use crate::profile::{Clock, ProfileTable};
+use crate::profile::{Clock, EntryTimes, ProfileTable, ThreadTrace};
 use crate::program::{Executable, Layout, OpenError};
 use crate::routines::routines;
 use crate::tiers::Tier;
@@ -147,7 +149,7 @@ impl Session {
 
     /// Which entry runs a step of these sizes: the first whose bounds hold it. An entry for one row and one output has
     /// them fixed, and runs nothing smaller.
-    fn entry(&self, sizes: &Sizes) -> Option<usize> {
+    pub fn entry(&self, sizes: &Sizes) -> Option<usize> {
         self.program().entries.iter().position(|e| {
             let b = &e.bounds;
             let holds = sizes.rows <= b.rows && sizes.outputs <= b.outputs && sizes.tokens <= b.tokens;
@@ -204,6 +206,8 @@ impl Session {
             routine_scratch: self.scratch.routine,
             shared: scratch.wrapping_add(self.scratch.shared).cast(),
             laps: self.clock.as_ref().map(|c| c.entry(index)),
+            tracks: self.clock.as_ref().and_then(Clock::tracks),
+            index,
         };
         self.pool.run(&|worker: &Worker| {
             // SAFETY: the program was checked when it was loaded, the inputs just now, and the entry is resolved for
@@ -280,6 +284,24 @@ impl Session {
         if let Some(clock) = &mut self.clock {
             clock.clear();
         }
+    }
+
+    /// Measures as [`Session::set_profiling`] does, and keeps up to `events` events of each thread beside: a step of the
+    /// program is one, and so is each meeting of the threads.
+    pub fn trace(&mut self, events: usize) {
+        let mut clock = Clock::new(self.executable.program());
+        clock.trace(self.pool.threads(), events);
+        self.clock = Some(clock);
+    }
+
+    /// The events of each thread, first to last; empty if not tracing.
+    pub fn traced(&self) -> Vec<ThreadTrace> {
+        self.clock.as_ref().map_or_else(Vec::new, Clock::traced)
+    }
+
+    /// What was measured of each entry of the program; empty if not measuring.
+    pub fn times(&self) -> Vec<EntryTimes> {
+        self.clock.as_ref().map_or_else(Vec::new, Clock::times)
     }
 
     /// What was measured, if measuring; `grouped` adds up what differs only by a number (the layers).

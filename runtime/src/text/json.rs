@@ -33,8 +33,16 @@ pub enum Inexpressible {
 /// # Errors
 /// [`Inexpressible`] where the form cannot express the file, or it is none.
 pub fn to_vocabulary(json: &[u8]) -> Result<Vec<u8>, Inexpressible> {
+    Ok(to_description(json)?.encode()?)
+}
+
+/// What the vocabulary of a `tokenizer.json` is made of.
+///
+/// # Errors
+/// [`Inexpressible`] where a description cannot express the file, or it is none.
+pub fn to_description(json: &[u8]) -> Result<Description, Inexpressible> {
     let file: File = serde_json::from_slice(json).map_err(|e| Inexpressible::Syntax(e.to_string()))?;
-    Ok(file.describe()?.encode()?)
+    file.describe()
 }
 
 #[derive(Deserialize)]

@@ -15,7 +15,7 @@ mod special;
 mod split;
 mod stream;
 
-pub use json::{Inexpressible, to_vocabulary};
+pub use json::{Inexpressible, to_description, to_vocabulary};
 pub use stream::TextStream;
 
 use crate::memory::Region;

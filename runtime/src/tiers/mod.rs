@@ -11,6 +11,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod features;
+pub mod peak;
 mod portable;
 
 pub use features::Features;

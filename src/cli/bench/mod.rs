@@ -6,7 +6,7 @@ mod report;
 use super::args::BenchArgs;
 use super::{Result, failure, output, setup};
 use llamac::compile;
-use llamac_runtime::{Generator, machine};
+use llamac_runtime::{Generator, limits};
 use report::Report;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -51,7 +51,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let mut builds = build::all(args, needed, &pools, tier)?;
     let bandwidths = pools
         .iter()
-        .map(|p| machine::read_bandwidth(p, BANDWIDTH_BYTES, 3).map_err(compile::CompileError::Threads))
+        .map(|p| limits::read_bandwidth(p, BANDWIDTH_BYTES, 3).map_err(compile::CompileError::Threads))
         .collect::<Result<Vec<f64>, _>>()?;
 
     let mut tests = vec![];

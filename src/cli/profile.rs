@@ -1,0 +1,159 @@
+//! `llamac profile`: where the time goes, beside what the machine can do.
+
+use super::args::{ProfileArgs, ProfileBy, TableFormat};
+use super::setup::{self, Ready};
+use super::table::{Table, rounded};
+use super::{Result, artifact, failure, output, say, warn};
+use llamac::machine::{self, date, saved_path};
+use llamac::profile::{self, By, Line, Measured, Phase};
+use llamac::trace::{Traced, chrome};
+use llamac_runtime::Generator;
+use llamac_runtime::limits::{Limits, Scope};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// Measures both phases and prints a line for each part of them.
+pub fn run(args: &ProfileArgs) -> Result<ExitCode> {
+    if args.repetitions == 0 {
+        return Err(failure("-r: found 0, expected at least 1 repetition"));
+    }
+    if args.prompt == Some(0) && args.generate == Some(0) {
+        return Err(failure("-p 0 -n 0: nothing to measure: expected a prompt length or tokens to generate"));
+    }
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
+        let tier = setup::tier(args.threads.tier.as_deref())?;
+        return profile(program.session_on(setup::pool(args.threads.threads)?, tier)?, args);
+    }
+    let options = setup::options(args.fusion.fusion, &args.compile)?;
+    let model = setup::open(&args.model, &args.compile, None)?;
+    setup::check_generates(&model)?;
+    lengths(args, model.graph.bounds.tokens)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    profile(setup::generator(&model, session)?, args)
+}
+
+/// Tokens of the prompt and tokens after it: 512 and 128 where they are not given, or what the context holds.
+fn lengths(args: &ProfileArgs, context: usize) -> Result<(usize, usize)> {
+    let generate =
+        args.generate.unwrap_or_else(|| (context / 4).min(128).min(context.saturating_sub(args.prompt.unwrap_or(0))));
+    let prompt = args.prompt.unwrap_or_else(|| context.saturating_sub(generate).min(512));
+    if prompt.saturating_add(generate) > context {
+        return Err(failure(format!(
+            "-p {prompt} -n {generate}: the context holds {context} tokens: take fewer, or raise -c if the model allows it"
+        )));
+    }
+    Ok((prompt, generate))
+}
+
+fn profile(mut generator: Generator, args: &ProfileArgs) -> Result<ExitCode> {
+    let (prompt, generate) = lengths(args, generator.context())?;
+    let limits = limits(&generator)?;
+    let vocab = generator.tokens().max(1) as u64;
+    // Pseudo-random, the same in every run: Knuth's MMIX constants.
+    let tokens = std::iter::successors(Some(1u64), |s| {
+        Some(s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+    });
+    let tokens: Vec<u32> = tokens.map(|s| ((s >> 33) % vocab) as u32).take(prompt.max(1)).collect();
+    let phases = [(prompt > 0, Phase::Prefill(prompt)), (generate > 0, Phase::Decode(prompt, generate))];
+    let phases: Vec<Phase> = phases.into_iter().filter(|p| p.0).map(|p| p.1).collect();
+    let mut measured = vec![];
+    for &phase in &phases {
+        measured.push(profile::measure(&mut generator, phase, &tokens, args.repetitions)?);
+    }
+    if let Some(path) = &args.trace {
+        let mut traced = vec![];
+        for &phase in &phases {
+            traced.push(Traced { phase: phase.name(), threads: profile::trace(&mut generator, phase, &tokens)? });
+        }
+        let lost: u64 = traced.iter().flat_map(|t| &t.threads).map(|t| t.lost).sum();
+        if lost > 0 {
+            warn(format!("--trace: {lost} events found no room: take fewer tokens with -n"));
+        }
+        let json = chrome(generator.session().program(), &traced).to_string();
+        machine::write_atomically(path, json.as_bytes())
+            .map_err(|e| failure(format!("--trace: {}: {e}", path.display())))?;
+        say(format_args!("trace: {}: open it in https://ui.perfetto.dev", path.display()));
+    }
+    output::print(&render(&generator, &measured, &limits, args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Saved by `llamac machine` where they are of this machine and know the threads, else measured now.
+fn limits(generator: &Generator) -> Result<Limits> {
+    let session = generator.session();
+    let (threads, tier) = (session.pool().threads(), session.tier());
+    let saved = saved_path().map_or(Ok(None), |p| machine::load(&p));
+    let saved = saved.unwrap_or_else(|e| {
+        warn(e);
+        None
+    });
+    let known = |l: &Limits| [false, true].iter().all(|&compiled| l.fits(threads, profile::arithmetic(tier, compiled)));
+    if let Some(limits) = saved {
+        if known(&limits) {
+            say(format_args!("limits: {}, measured {}", limits.processor, date(limits.measured)));
+            return Ok(limits);
+        }
+        say("limits: those that `llamac machine` saved are of another machine or other threads: measured anew");
+    } else {
+        say("limits: measured now; `llamac machine` saves them");
+    }
+    Ok(Limits::measure(&[session.pool()], Scope::Profile(tier), &mut |_| {})?)
+}
+
+fn render(generator: &Generator, measured: &[Measured], limits: &Limits, args: &ProfileArgs) -> String {
+    let by = match args.by {
+        None => By::Tree,
+        Some(ProfileBy::Layer) => By::Layer,
+        Some(ProfileBy::Kind) => By::Kind,
+        Some(ProfileBy::Kernel) => By::Kernel,
+    };
+    let columns = [
+        "phase",
+        "depth",
+        "name",
+        "kind",
+        "calls",
+        "total ms",
+        "avg us",
+        "share %",
+        "MB",
+        "MFLOP",
+        "GB/s",
+        "GFLOP/s",
+        "limit",
+        "of limit %",
+        "overhead %",
+    ];
+    let mut table = Table::new(&columns);
+    for one in measured {
+        for line in profile::lines(generator, one, limits, by) {
+            table.row(cells(&line, one, args.format));
+        }
+    }
+    table.render(args.format)
+}
+
+fn cells(line: &Line, measured: &Measured, format: TableFormat) -> Vec<Value> {
+    let seconds = line.total.as_secs_f64();
+    let over = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+    let works = line.amount != Default::default();
+    let of_work = |value: Value| if works { value } else { Value::Null };
+    let indent = if format == TableFormat::Md { "· ".repeat(line.depth) } else { String::new() };
+    vec![
+        json!(measured.phase.name()),
+        json!(line.depth),
+        json!(format!("{indent}{}", line.name)),
+        json!(line.kind),
+        json!(line.calls),
+        rounded(seconds * 1e3, 6),
+        rounded(over(seconds * 1e6, line.calls as f64), 3),
+        rounded(over(seconds, measured.whole.as_secs_f64()) * 100.0, 3),
+        of_work(rounded(line.amount.bytes() as f64 / 1e6, 3)),
+        of_work(rounded(line.amount.operations as f64 / 1e6, 3)),
+        of_work(rounded(over(line.amount.bytes() as f64 / 1e9, seconds), 2)),
+        of_work(rounded(over(line.amount.operations as f64 / 1e9, seconds), 2)),
+        of_work(json!(line.limit)),
+        of_work(rounded(over(line.least, seconds) * 100.0, 1)),
+        if line.depth == 0 { rounded(measured.overhead * 100.0, 2) } else { Value::Null },
+    ]
+}
