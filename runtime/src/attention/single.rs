@@ -157,7 +157,9 @@ unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(sing
     unsafe {
         let row = E::row_bytes(single.head_dim);
         let keys = single.keys.add((begin + t) * row);
-        prefetch::<S>(single.values.wrapping_add((begin + t) * row), TOKENS * row);
+        // Spread over the head: all at once they would hold up the loads of keys.
+        let mut ahead = single.values.wrapping_add((begin + t) * row);
+        let step = E::row_bytes(32) * S::LANES / 32;
         let mut sums = [[S::zero(); N]; TOKENS];
         let mut d = 0;
         while d < single.head_dim {
@@ -165,9 +167,11 @@ unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(sing
             let mut key = [S::zero(); TOKENS];
             let mut i = 0;
             while i < TOKENS {
+                S::prefetch(ahead.wrapping_add(i * row));
                 key[i] = E::load::<S>(keys.add(i * row), d, n);
                 i += 1;
             }
+            ahead = ahead.wrapping_add(step);
             let mut line = 0;
             while line < N {
                 let q = load::<S>(single.q.add(line * single.head_dim + d), n);
