@@ -1,8 +1,10 @@
 //! Every command takes an artifact where it takes a model.
 
+#[path = "support/changed.rs"]
+mod changed;
 mod support;
 
-use llamac_formats::artifact::Header;
+use llamac_formats::artifact::{CodeTable, Header, SectionKind, join_code, split_code};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -135,13 +137,19 @@ fn inspect_reads_artifacts_of_other_machines_and_versions() {
     let (dir, file) = artifact("stories260K", &["--disable", "schedule"]);
     let bytes = fs::read(&file).unwrap();
     let other = dir.path().join("other.llamac");
+    // Both places that say what the code needs.
     let edited = |edit: &dyn Fn(&mut Header)| {
-        let mut header = Header::decode(&bytes, bytes.len() as u64).unwrap();
+        let (table, code) = split_code(changed::contents(&bytes, SectionKind::Code)).unwrap();
+        let mut table: CodeTable = serde_json::from_slice(table).unwrap();
+        let mut header = changed::header(&bytes);
         edit(&mut header);
-        let encoded = header.encode();
-        let mut out = bytes.clone();
+        (table.architecture, table.features) = (header.architecture.clone(), header.features.clone());
+        let code = join_code(&serde_json::to_vec(&table).unwrap(), code);
+        let mut out = changed::replaced(&bytes, SectionKind::Code, &code);
+        let mut header = changed::header(&out);
+        edit(&mut header);
         out[..4096].fill(0);
-        out[..encoded.len()].copy_from_slice(&encoded);
+        changed::put_header(&mut out, &header);
         fs::write(&other, out).unwrap();
     };
     let json = |path: &Path| read(&llamac(["inspect", text(path), "--format", "json"]).ok());

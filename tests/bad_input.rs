@@ -153,7 +153,7 @@ fn directories_in_place_of_files_and_files_in_place_of_directories() {
         llamac(["run".as_ref(), m.file(name).as_os_str()]).refuses(&[name, "directory"]);
     }
     m.write("model.gguf", b"GGUF\x03\0\0\0");
-    llamac(["run".as_ref(), m.file("model.gguf").as_os_str()]).refuses(&["model.gguf", "GGUF"]);
+    llamac(["run".as_ref(), m.file("model.gguf").as_os_str()]).refuses(&["model.gguf", "truncated"]);
     llamac(["run", "/dev/null"]).refuses(&["/dev/null"]);
     llamac(["run", "/dev/zero"]).refuses(&["/dev/zero"]);
     llamac(["run", ""]).refuses(&["MODEL"]);

@@ -42,11 +42,10 @@ fn allocations() -> usize {
 }
 
 /// A prompt of many rows, one of few, every position scored, decoding alone and together.
-fn round(model: &mut Generator) {
-    let prompt: Vec<u32> = (0..50).map(|i| i * 37 % 2000).collect();
-    model.prefill(0, &prompt).unwrap();
+fn round(model: &mut Generator, prompt: &[u32]) {
+    model.prefill(0, prompt).unwrap();
     model.prefill(1, &prompt[..5]).unwrap();
-    model.score(2, &prompt, |_, _| {}).unwrap();
+    model.score(2, prompt, |_, _| {}).unwrap();
     for token in 0..3 {
         model.decode(&[(0, token)]).unwrap();
         model.decode(&[(1, token), (2, token), (0, token)]).unwrap();
@@ -62,6 +61,7 @@ fn a_step_of_a_quantised_model_allocates_nothing() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/bard.gguf/bard-q4_k_m.gguf");
     let sizes = Sizes { context: Some(64), chunk: Some(40), slots: Some(3), outputs: Some(8) };
     let model = Model::open(&path, None, &sizes).unwrap();
+    let prompt: Vec<u32> = (0..50).map(|i| i * 37 % 2000).collect();
     let mut counted = vec![];
     for (act, kv) in [(Activations::Auto, CacheType::Q8_0), (Activations::F32, CacheType::F32)] {
         let build = Build::new(&model, &options(FusionSet::All, act, kv));
@@ -69,9 +69,9 @@ fn a_step_of_a_quantised_model_allocates_nothing() {
             let pool = pool(threads);
             for tier in tiers() {
                 let mut generator = build.generator(&pool, tier);
-                round(&mut generator);
+                round(&mut generator, &prompt);
                 let before = allocations();
-                round(&mut generator);
+                round(&mut generator, &prompt);
                 counted.push((act, kv, tier.name(), threads, allocations() - before));
             }
         }

@@ -42,8 +42,8 @@ fn unknown_names_are_refused_with_those_that_exist() {
 
     let text = "some".parse::<FusionSet>().unwrap_err().to_string();
     assert_eq!(text, "--fusion some: expected one of none, rows, epilogue, attention, all");
-    let text = "bf16".parse::<llamac_passes::Activations>().unwrap_err().to_string();
-    assert_eq!(text, "--act bf16: expected one of f32");
+    let text = "f16".parse::<llamac_passes::Activations>().unwrap_err().to_string();
+    assert_eq!(text, "--act f16: expected one of auto, f32, bf16, q8");
     let text = "q4_0".parse::<llamac_passes::CacheType>().unwrap_err().to_string();
     assert_eq!(text, "--kv q4_0: expected one of f32, bf16, q8_0");
 }

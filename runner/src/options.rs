@@ -57,7 +57,7 @@ pub struct ThreadArgs {
     /// Threads [default: the physical cores this process may use]
     #[arg(short = 't', long, value_name = "THREADS")]
     pub threads: Option<usize>,
-    /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
+    /// Instruction tier of the GEMM runtime: portable, avx2, avx512, avx512vnni, amx [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]
     pub tier: Option<String>,
 }

@@ -224,7 +224,7 @@ predicted from those before it in its window, and what fills no window is droppe
 
 Examples:
   llamac perplexity examples/models/bard -f examples/models/bard/README.md --window 128
-  llamac perplexity examples/models/bard -f README.md --window 64 --format json"
+  llamac perplexity examples/models/bard -f examples/models/bard/README.md --window 64 --format json"
 )]
 pub struct PerplexityArgs {
     /// The model.
@@ -409,7 +409,7 @@ pub struct BenchArgs {
     /// Tokens in the cache before measuring, a list
     #[arg(short = 'd', long = "n-depth", value_name = "N,…", value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,
-    /// Instruction tier of the GEMM runtime: portable, avx2, avx512 [default: the best of this CPU]
+    /// Instruction tier of the GEMM runtime: portable, avx2, avx512, avx512vnni, amx [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]
     pub tier: Option<String>,
     /// Kinds of fusion; several are measured in turn and compared [default: all]

@@ -350,6 +350,7 @@ impl AttentionArgs<'_> {
         // SAFETY: the caller vouches for the operands and the scratch.
         unsafe {
             let mut task = tiles::Task::new(scratch, self.head_dim, self.keys.add(offset), self.values.add(offset));
+            let factor = self.scale * tiles::BASE;
             task.lines = count.next_multiple_of(MAX_LINES);
             task.end = self.sees(lines, lines.end - 1);
             // Lanes past the last line repeat it, so that they compute nothing unusual.
@@ -357,10 +358,7 @@ impl AttentionArgs<'_> {
                 let line = lines.begin + i.min(count - 1);
                 let (row, g) = self.row(lines, line);
                 let q = self.q.at([row, lines.head, g, 0]);
-                for d in 0..width {
-                    let x = if d < self.head_dim { *q.add(d) * self.scale } else { 0.0 };
-                    *task.query(i, d) = half::bf16::from_f32(x).to_bits();
-                }
+                task.pack_query(i, q, factor);
                 *task.positions.add(i) = (self.sees(lines, line) - 1) as f32;
             }
             task.attend(self.dtype, registers);

@@ -157,7 +157,9 @@ unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(sing
     unsafe {
         let row = E::row_bytes(single.head_dim);
         let keys = single.keys.add((begin + t) * row);
-        prefetch::<S>(single.values.wrapping_add((begin + t) * row), TOKENS * row);
+        // Spread over the head: all at once they would hold up the loads of keys.
+        let mut ahead = single.values.wrapping_add((begin + t) * row);
+        let step = E::row_bytes(32) * S::LANES / 32;
         let mut sums = [[S::zero(); N]; TOKENS];
         let mut d = 0;
         while d < single.head_dim {
@@ -165,9 +167,11 @@ unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(sing
             let mut key = [S::zero(); TOKENS];
             let mut i = 0;
             while i < TOKENS {
+                S::prefetch(ahead.wrapping_add(i * row));
                 key[i] = E::load::<S>(keys.add(i * row), d, n);
                 i += 1;
             }
+            ahead = ahead.wrapping_add(step);
             let mut line = 0;
             while line < N {
                 let q = load::<S>(single.q.add(line * single.head_dim + d), n);
@@ -180,14 +184,20 @@ unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(sing
             }
             d += S::LANES;
         }
-        let mut i = 0;
-        while i < TOKENS {
-            let mut line = 0;
-            while line < N {
-                *single.scores.add(line * BLOCK + t + i) = S::sum(sums[i][line]);
-                line += 1;
+        let mut line = 0;
+        while line < N {
+            let to = single.scores.add(line * BLOCK + t);
+            if TOKENS == 4 {
+                let four = [sums[0][line], sums[1 % TOKENS][line], sums[2 % TOKENS][line], sums[3 % TOKENS][line]];
+                S::sum_four(to, four);
+            } else {
+                let mut i = 0;
+                while i < TOKENS {
+                    *to.add(i) = S::sum(sums[i][line]);
+                    i += 1;
+                }
             }
-            i += 1;
+            line += 1;
         }
     }
 }

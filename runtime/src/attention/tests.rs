@@ -303,8 +303,9 @@ fn products_of_bf16_on_tiles() {
                 // Against operands rounded as they are, what is left are exponentials rounded to eight bits: 2⁻⁹ of each,
                 // and less of their mean. Where few lines go through vectors nothing was rounded, so that the difference
                 // of the roundings of the operands is allowed for as well: 2⁻⁹ of scores of up to forty.
-                problem.q.iter_mut().for_each(|q| *q = round(*q * problem.scale));
-                problem.scale = 1.0;
+                let factor = problem.scale * tiles::BASE;
+                problem.q.iter_mut().for_each(|q| *q = round(*q * factor));
+                problem.scale = std::f32::consts::LN_2;
                 problem.keys.iter_mut().for_each(|x| *x = round(*x));
                 problem.values.iter_mut().for_each(|x| *x = round(*x));
                 let want = problem.reference();

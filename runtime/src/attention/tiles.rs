@@ -4,9 +4,8 @@
 //! results are values times exponentials. Keys then go into tiles as they lie in the cache and exponentials in pairs of
 //! tokens; values alone are turned around, once for all lines of a task.
 
-use super::elements::{Elements, with_elements};
+use super::elements::{Elements, F32, with_elements};
 use super::kernel::MAX_LINES;
-use crate::exp::exp;
 use crate::tiers::amx::{self, INPUTS, Narrow, NarrowKernel, Product, ROWS, Tiles, multiply};
 use llamac_formats::DType;
 use std::marker::PhantomData;
@@ -20,10 +19,22 @@ pub(super) const LEAST_LINES: usize = 32;
 /// Tokens of a block.
 const BLOCK: usize = 64;
 
+/// Factor on the scores, whose exponentials are powers of two here.
+pub(super) const BASE: f32 = std::f32::consts::LOG2_E;
+
+/// Below this a power of two is 0 beside the largest, which is 1.
+const LOWEST: f32 = -126.0;
+
+/// Adding and subtracting it rounds to a whole number where |x| < 2²².
+const ROUND: f32 = 12_582_912.0;
+
+/// Coefficients of 2ˣ for |x| ≤ ½, highest power first. The next term is 4·10⁻⁵, a fiftieth of what rounding to bf16 may do.
+const POWER: [f32; 5] = [9.618_129e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0];
+
 /// What goes into a task and comes out of it. Widths are padded to whole tiles: see [`padded`].
 #[derive(Clone, Copy)]
 pub(super) struct Task {
-    /// Queries times the scale as bf16, `[lines / 16][head_dim / 2][16][2]`.
+    /// Queries times the scale and [`BASE`] as bf16, `[lines / 16][head_dim / 2][16][2]`.
     pub(super) q: *mut u16,
     /// The last token that each line sees, as f32, ascending, `[lines]`.
     pub(super) positions: *mut f32,
@@ -92,10 +103,13 @@ impl Task {
         }
     }
 
-    /// Where element `d` of a line's query is.
-    pub(super) fn query(&self, line: usize, d: usize) -> *mut u16 {
-        let panel = line / ROWS * ROWS * padded(self.head_dim);
-        self.q.wrapping_add(panel + d / 2 * 2 * ROWS + line % ROWS * 2 + d % 2)
+    /// Packs a line's query, times a factor.
+    ///
+    /// # Safety
+    /// The machine must have the tier; `head_dim` elements must lie at `from`.
+    pub(super) unsafe fn pack_query(&self, line: usize, from: *const f32, factor: f32) {
+        // SAFETY: the caller vouches for the machine and the elements.
+        unsafe { amx::enter(PackQuery { task: self, line, from, factor }) };
     }
 
     /// Attends to a cache of `dtype`.
@@ -130,6 +144,39 @@ impl<E: Elements> NarrowKernel for Attend<'_, E> {
                     first += MAX_LINES;
                 }
                 begin += BLOCK;
+            }
+        }
+    }
+}
+
+struct PackQuery<'a> {
+    task: &'a Task,
+    line: usize,
+    from: *const f32,
+    factor: f32,
+}
+
+impl NarrowKernel for PackQuery<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Narrow>(self) {
+        let PackQuery { task, line, from, factor } = self;
+        let width = padded(task.head_dim);
+        // SAFETY: the caller vouches for the query; the room for pairs of a block is more than a line.
+        unsafe {
+            let row = task.pairs;
+            let mut d = 0;
+            while d < width {
+                let first = load::<S, F32>(from.cast(), d, task.head_dim);
+                let second = load::<S, F32>(from.cast(), d + S::LANES, task.head_dim);
+                let factor = S::splat(factor);
+                S::store_two(row.add(d / 2).cast(), S::mul(first, factor), S::mul(second, factor));
+                d += INPUTS;
+            }
+            let to = task.q.add(line / ROWS * ROWS * width).cast::<u32>().add(line % ROWS);
+            let mut pair = 0;
+            while pair < width / 2 {
+                *to.add(pair * ROWS) = *row.add(pair);
+                pair += 1;
             }
         }
     }
@@ -277,12 +324,12 @@ unsafe fn group<S: Narrow>(task: &Task, tiles: &Tiles, begin: usize, first: usiz
                 t += 4;
             }
             let max = S::max(S::max(several[0], several[1]), S::max(several[2], several[3]));
-            let worth = exp::<S>(S::sub(before, max));
+            let worth = power::<S>(S::sub(before, max));
             let mut sum = S::zero();
             let mut t = 0;
             while t < BLOCK {
-                let x = exp::<S>(S::sub(S::load(scores.add(t * MAX_LINES)), max));
-                let y = exp::<S>(S::sub(S::load(scores.add((t + 1) * MAX_LINES)), max));
+                let x = power::<S>(S::sub(S::load(scores.add(t * MAX_LINES)), max));
+                let y = power::<S>(S::sub(S::load(scores.add((t + 1) * MAX_LINES)), max));
                 S::store_pairs(task.exponentials.add(v * BLOCK * ROWS + t * ROWS), x, y);
                 sum = S::add(sum, S::add(x, y));
                 t += 2;
@@ -290,7 +337,8 @@ unsafe fn group<S: Narrow>(task: &Task, tiles: &Tiles, begin: usize, first: usiz
             S::store(task.max.add(line), max);
             let so_far = if begin == 0 { S::zero() } else { S::mul(worth, S::load(task.sum.add(line))) };
             S::store(task.sum.add(line), S::add(so_far, sum));
-            if begin > 0 {
+            // Seldom anything but 1 once many tokens were seen. What is no number is not 0 either.
+            if begin > 0 && S::sum(S::sub(S::splat(1.0), worth)) != 0.0 {
                 let mut d = 0;
                 while d < width {
                     let at = out.add(d * MAX_LINES + v * S::LANES);
@@ -317,5 +365,27 @@ unsafe fn group<S: Narrow>(task: &Task, tiles: &Tiles, begin: usize, first: usiz
             multiply(tiles, &product);
             d += 2 * ROWS;
         }
+    }
+}
+
+/// 2ˣ in each lane, for x ≤ 0, about as exact as bf16 asks; no number of no number.
+///
+/// # Safety
+/// The machine must have the instruction set.
+#[inline(always)]
+unsafe fn power<S: Narrow>(x: S::F) -> S::F {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        // `max` gives its second operand where one is no number.
+        let x = S::max(S::splat(LOWEST), x);
+        let n = S::sub(S::add(x, S::splat(ROUND)), S::splat(ROUND));
+        let r = S::sub(x, n);
+        let mut p = S::splat(POWER[0]);
+        let mut i = 1;
+        while i < POWER.len() {
+            p = S::fma(p, r, S::splat(POWER[i]));
+            i += 1;
+        }
+        S::scale(p, n)
     }
 }

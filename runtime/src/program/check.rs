@@ -3,6 +3,7 @@
 use super::error::{Fault, LoadError};
 use super::reach::{Ground, bytes, overflow, product, value};
 use super::{Code, RowPorts};
+use crate::attention::is_cache;
 use crate::memory::{ALIGN, Region};
 use llamac_formats::program::{Entry, Operand, PortInfo, Program, WeightInfo, Work};
 use llamac_formats::{Bounds, DType, Extent, PanelLayout, Sym};
@@ -28,7 +29,7 @@ pub(super) fn check(program: &Program, code: &dyn Code, weights: &Region) -> Res
         weight(info, weights.len()).map_err(fault(format!("weight {i}")))?;
     }
     for (i, info) in program.states.iter().enumerate() {
-        if info.dtype != DType::F32 {
+        if !is_cache(info.dtype, info.dims.last().copied().unwrap_or(1)) {
             let wrong = Fault::WrongType { what: "the state".to_owned(), found: info.dtype, expected: DType::F32 };
             return Err(fault(format!("state {i} (\"{}\")", info.name))(wrong));
         }

@@ -124,6 +124,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn sum_four(to: *mut f32, x: [__m256; 4]) {
+        unsafe {
+            let ab = _mm256_add_ps(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+            let cd = _mm256_add_ps(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+            let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+            let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
+            let parts = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+            _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(parts), _mm256_extractf128_ps::<1>(parts)));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn bf16_pairs(from: *const u16) -> (__m256, __m256) {
         unsafe {
             let both = _mm256_loadu_si256(from.cast());

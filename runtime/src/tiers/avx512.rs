@@ -119,6 +119,19 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn sum_four(to: *mut f32, x: [__m512; 4]) {
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+            let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+            let (low, high) = (_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd));
+            let parts = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(parts), _mm512_extractf32x8_ps::<1>(parts));
+            _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight)));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn bf16_pairs(from: *const u16) -> (__m512, __m512) {
         unsafe {
             let both = _mm512_loadu_si512(from.cast());

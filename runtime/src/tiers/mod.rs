@@ -184,6 +184,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn scale(x: Self::F, n: Self::F) -> Self::F;
     /// The sum of the lanes, in a fixed order.
     unsafe fn sum(x: Self::F) -> f32;
+    /// Stores the sums of the lanes of four vectors, each in a fixed order: cheaper than four sums.
+    unsafe fn sum_four(to: *mut f32, x: [Self::F; 4]);
     /// `LANES` pairs of bf16: the first and the second of every pair.
     unsafe fn bf16_pairs(from: *const u16) -> (Self::F, Self::F);
     /// `LANES` bf16.

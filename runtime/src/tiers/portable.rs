@@ -130,6 +130,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn sum_four(to: *mut f32, x: [Four; 4]) {
+        for (i, x) in x.into_iter().enumerate() {
+            unsafe { *to.add(i) = Self::sum(x) }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn bf16_pairs(from: *const u16) -> (Four, Four) {
         let both = unsafe { from.cast::<[u32; 4]>().read_unaligned() };
         // The first of a pair is the lower half on little-endian machines, the upper half on others.

@@ -51,6 +51,10 @@ impl Kernel for Operations {
             assert_eq!(lanes(S::min(va, vb)), each(&|a, b, _| a.min(b)));
             assert_eq!(lanes(S::where_le(va, vb, vc, va)), each(&|a, b, c| if a <= b { c } else { a }));
             assert_eq!(S::sum(va), a.iter().sum::<f32>());
+            // Of small whole multiples of a quarter, so in any order.
+            let mut four = [0.0; 4];
+            S::sum_four(four.as_mut_ptr(), [va, vb, vc, S::sub(va, vb)]);
+            assert_eq!(four, [S::sum(va), S::sum(vb), S::sum(vc), S::sum(va) - S::sum(vb)]);
             assert!(lanes(S::max(va, S::splat(f32::NAN))).iter().all(|x| x.is_nan()));
             assert_eq!(lanes(S::min(S::splat(f32::NAN), vb)), b);
             for n in -250..=250 {
@@ -72,6 +76,7 @@ impl Kernel for Operations {
             let wide = |x: &u16| half::bf16::from_bits(*x).to_f32();
             assert_eq!(lanes(first), pairs.iter().step_by(2).map(wide).collect::<Vec<_>>());
             assert_eq!(lanes(second), pairs.iter().skip(1).step_by(2).map(wide).collect::<Vec<_>>());
+            assert_eq!(lanes(S::bf16(pairs.as_ptr())), pairs[..S::LANES].iter().map(wide).collect::<Vec<_>>());
             S::prefetch(std::ptr::null());
             let bytes: Vec<u8> = (0..4 * S::LANES).map(|i| (i * 89 + 130) as u8).collect();
             let other: Vec<u8> = (0..4 * S::LANES).map(|i| (i * 151 + 128) as u8).collect();
