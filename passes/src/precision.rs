@@ -2,7 +2,7 @@
 //!
 //! A dot with weights reads f32, bf16 or q8 on its left. This pass puts a `cast` before the dots whose activations are to be
 //! narrower; dots that read one value share it, and the row fuser makes it part of the kernel before. With `--act auto` the
-//! weights decide: q8 for block formats, bf16 for bf16, f32 for all others. Where a dot cannot have what `--act` asks for its activations
+//! weights decide: q8 for block formats, f32 for all others. Where a dot cannot have what `--act` asks for its activations
 //! stay f32, and the report says why. A left side that is not f32 was decided before, so the pass is idempotent.
 
 use crate::cache;
@@ -134,7 +134,6 @@ fn wanted(
         Activations::Bf16 => DType::BF16,
         Activations::Q8 => DType::Q8,
         Activations::Auto if blocks => DType::Q8,
-        Activations::Auto if weights.iter().all(|&w| graph.ty(w).dtype == DType::BF16) => DType::BF16,
         Activations::Auto => DType::F32,
     };
     if dtype == DType::F32 {
