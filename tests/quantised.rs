@@ -98,6 +98,32 @@ fn every_tier_is_as_near() {
     }
 }
 
+/// Files that we make lose no more than those of llama.cpp's quantiser: the mean over 1000 tokens of held-out text of how far the
+/// logits are from those of the model before. One position says little: each of the two may be the nearer by a third.
+#[test]
+fn exported_blocks_lose_no_more_than_llama_cpp_s() {
+    let (to, pool) = (TempDir::new().expect("a directory"), pool(2));
+    let logits = |path: &Path| {
+        let model = open(path, &Sizes { outputs: Some(32), ..Sizes::default() });
+        let tokenizer = model.open_tokenizer(2048).unwrap_or_else(|e| panic!("{e}")).expect("a tokenizer");
+        let tokens = tokenizer.encode(&golden_text("bard.heldout.txt"), true).expect("ids");
+        let mut generator = Build::new(&model, &exact()).generator(&pool, Tier::detect());
+        let mut rows = vec![];
+        generator.score(0, &tokens[..1000], |_, row| rows.push(row.to_vec())).expect("a text that fits");
+        rows
+    };
+    let wide = |row: &Vec<f32>| row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let before: Vec<Vec<f64>> = logits(&directory("bard")).iter().map(wide).collect();
+    for kind in BUNDLED {
+        let [ours, theirs] = [exported(kind, &to), bundled(kind)].map(|path| {
+            let errors = logits(&path).iter().zip(&before).map(|(found, want)| distance(found, want)).sum::<f64>();
+            errors / before.len() as f64
+        });
+        eprintln!("{kind}: mean relative error {ours:.2e}, llama.cpp's file {theirs:.2e}");
+        assert!(ours <= 1.05 * theirs, "{kind}: mean relative error {ours:.2e}, llama.cpp's file {theirs:.2e}");
+    }
+}
+
 /// The perplexity of the held-out text, as `tests/golden/README.md` cuts it.
 fn perplexity(path: &Path) -> f64 {
     let golden: Value = serde_json::from_str(&golden_text("bard.json")).expect("JSON");
