@@ -5,14 +5,17 @@ mod library;
 
 use library::{Build, bits, distance, options, pool, tiers};
 use llamac::compile::run_passes;
+use llamac::export::export;
 use llamac::model::{Model, Sizes};
 use llamac_ir::Graph;
 use llamac_ir::interp::{Input, Interpreter};
+use llamac_models::gguf::write::Numbers;
 use llamac_models::synth::Synth;
 use llamac_passes::manager::When;
 use llamac_passes::{Activations, CacheType, FusionSet, Options, precision};
 use llamac_runtime::{Data, Pool, Session, Tier};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -28,15 +31,29 @@ const SLOTS: usize = 26;
 /// Where nothing but weights is rounded: f32 sums, as for weights of 16 bits.
 const EXACT: f64 = 2e-5;
 
-fn model(quant: &str, sizes: &Sizes) -> Model {
+fn directory() -> (TempDir, PathBuf) {
     let dir = TempDir::new().expect("a directory");
     let (description, path) = (dir.path().join("described.json"), dir.path().join("model"));
     std::fs::write(&description, CONFIG).expect("written");
     Synth::named(description.to_str().expect("UTF-8")).expect("a configuration").write(&path, 5).expect("a model");
+    (dir, path)
+}
+
+/// With `--quant`.
+fn model(quant: &str, sizes: &Sizes) -> Model {
+    let (_dir, path) = directory();
     let mut model = Model::open(&path, None, sizes).expect("a model that opens");
     let done = model.quantise(quant.parse().expect("a type")).expect("from bf16");
     assert!(done.kept.is_empty() && (quant == "bf16") == done.changed.is_empty(), "{quant}: {done:?}");
     model
+}
+
+/// The same out of a GGUF file, whose blocks are made once and not for every build.
+fn stored(quant: &str, sizes: &Sizes) -> Model {
+    let (dir, path) = directory();
+    let (file, model) = (dir.path().join("model.gguf"), Model::open(&path, None, sizes).expect("a model that opens"));
+    export(&model, &file, Numbers::from_name(quant), 1, &mut |_, _| {}).expect("a file");
+    Model::open(&file, None, sizes).expect("a model that opens")
 }
 
 /// The graph as it is after `precision`.
@@ -154,7 +171,7 @@ fn every_way(quants: &[&str], acts: &[Activations]) {
     let (tiers, pools) = (tiers(), [pool(1), pool(2), pool(3)]);
     let sizes = Sizes { context: Some(16), chunk: Some(SLOTS), slots: Some(SLOTS), outputs: Some(SLOTS) };
     for quant in quants {
-        let model = model(quant, &sizes);
+        let model = stored(quant, &sizes);
         for &act in acts {
             for fusion in [FusionSet::None, FusionSet::All] {
                 let options = options(fusion, act, CacheType::F32);
