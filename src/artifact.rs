@@ -10,7 +10,7 @@ use llamac_formats::artifact::{Manifest, Memory, TokenizerInfo};
 use llamac_formats::program::{PortInfo, Program};
 use llamac_ir::Graph;
 use llamac_passes::plan::Plan;
-use llamac_passes::{FusionSet, Options};
+use llamac_passes::{Activations, CacheType, FusionSet, Options};
 use llamac_runtime::text::to_vocabulary;
 use std::collections::BTreeMap;
 use std::io;
@@ -191,6 +191,8 @@ pub struct Reopened {
     pub graph: Graph,
     /// Its plan, made again; it is the plan of the artifact's steps.
     pub plan: Plan,
+    /// The switches that it was compiled with.
+    pub options: Options,
     /// What the passes decided, where the artifact has it.
     pub report: Option<Report>,
 }
@@ -213,6 +215,14 @@ pub fn reopen(artifact: &llamac_runtime::Program) -> Result<Reopened, ArtifactEr
     for pass in &manifest.disabled {
         options = options.disable(pass).map_err(|e| foreign(e.to_string()))?;
     }
+    // Several types are those of some dots, or states, and those of the others, which could not have the first.
+    let is = |types: &str, dtype: DType| types.split('+').any(|name| name == dtype.name());
+    let narrow = [(Activations::Bf16, DType::BF16), (Activations::Q8, DType::Q8)]
+        .into_iter()
+        .find(|&(_, d)| is(&manifest.act, d));
+    options.act = narrow.map_or(Activations::F32, |(act, _)| act);
+    let narrow = [CacheType::Bf16, CacheType::Q8_0].into_iter().find(|kv| is(&manifest.kv, kv.dtype()));
+    options.kv = narrow.unwrap_or(CacheType::F32);
     let plan = crate::compile::plan(&graph, &options)?;
     let planned = plan.entries.iter().map(|e| (&e.name, e.steps.len(), e.arena_bytes));
     let stored = artifact.executable().program().entries.iter().map(|e| (&e.name, e.steps.len(), e.arena_bytes));
@@ -221,5 +231,5 @@ pub fn reopen(artifact: &llamac_runtime::Program) -> Result<Reopened, ArtifactEr
     }
     let report = artifact.report().map(serde_json::from_slice).transpose();
     let report = report.map_err(|e| foreign(format!("its report cannot be read ({e})")))?;
-    Ok(Reopened { graph, plan, report })
+    Ok(Reopened { graph, plan, options, report })
 }

@@ -4,7 +4,7 @@ use llamac_formats::block::mix::is_70b;
 use llamac_ir::parse::ParseError;
 use llamac_ir::seeded::{SeededError, SeededSource};
 use llamac_ir::{Bounds, Graph, Op, TensorSource};
-use llamac_models::quant::{Quant, Quantised, quantise};
+use llamac_models::quant::{Quant, Quantised, RoundedAgain, quantise};
 use llamac_models::weights::fit;
 use llamac_models::{
     Architecture, Checkpoint, Config, ConfigError, GgufError, GgufModel, ImportError, ModelDir, WeightsError,
@@ -83,6 +83,14 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         error: ImportError,
+    },
+    /// Blocks that would be rounded again.
+    #[error("{path}: {error}")]
+    Quant {
+        /// The model.
+        path: PathBuf,
+        /// Which.
+        error: RoundedAgain,
     },
     /// A size that the model does not have.
     #[error("{option}: found {found}, expected {expected}")]
@@ -227,11 +235,14 @@ impl Model {
     }
 
     /// Gives the matrices the types that `quant` chooses, as they are packed; what is kept is told.
-    pub fn quantise(&mut self, quant: Quant) -> Quantised {
+    ///
+    /// # Errors
+    /// Matrices in a block format that would get another.
+    pub fn quantise(&mut self, quant: Quant) -> Result<Quantised, OpenError> {
         let is_70b = self
             .config()
             .is_some_and(|c| c.architecture == Architecture::Llama && is_70b(c.layers, c.heads, c.kv_heads));
-        quantise(&mut self.graph, quant, is_70b)
+        quantise(&mut self.graph, quant, is_70b).map_err(|error| OpenError::Quant { path: self.path.clone(), error })
     }
 
     /// Gives a graph without weights seeded ones.

@@ -9,7 +9,7 @@ use llamac_formats::DType;
 use llamac_formats::block::Mix;
 use llamac_formats::block::mix::{Place, Role};
 use llamac_ir::{Graph, Inst, Op, Recipe};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
@@ -65,9 +65,27 @@ pub struct Quantised {
     pub kept: Vec<String>,
 }
 
+/// A matrix that is in a block format already, and would lose twice.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "tensor `{tensor}` is {found} and would be rounded again to {wanted}: name the model that it was made of, or leave --quant out"
+)]
+pub struct RoundedAgain {
+    /// The first tensor of its recipe.
+    pub tensor: String,
+    /// What it is.
+    pub found: DType,
+    /// What it would become.
+    pub wanted: DType,
+}
+
 /// Gives the matrices of an imported graph the types that `quant` chooses. `is_70b` is [`Place::is_70b`].
-pub fn quantise(graph: &mut Graph, quant: Quant, is_70b: bool) -> Quantised {
+///
+/// # Errors
+/// Blocks that would become blocks of another format; nothing is changed then.
+pub fn quantise(graph: &mut Graph, quant: Quant, is_70b: bool) -> Result<Quantised, RoundedAgain> {
     let mut done = Quantised::default();
+    let mut chosen = vec![];
     let matrices: Vec<Matrix> = graph.order().iter().filter_map(|&inst| matrix(graph, inst)).collect();
     let layers = matrices.iter().filter_map(|m| m.layer).max().map_or(0, |last| last + 1);
     for m in matrices {
@@ -92,12 +110,55 @@ pub fn quantise(graph: &mut Graph, quant: Quant, is_70b: bool) -> Quantised {
             done.kept.push(recipe.to_string());
             continue;
         }
-        let recipe = Recipe::Convert(Box::new(recipe.clone()));
-        *graph.op_mut(m.inst) = Op::Weight(recipe);
-        graph.set_ty(value, ty.with_dtype(dtype));
-        *done.changed.entry((ty.dtype, dtype)).or_default() += 1;
+        if let (found @ DType::Block(_), wanted @ DType::Block(_)) = (ty.dtype, dtype) {
+            let tensor = recipe.tensors().first().copied().unwrap_or_default().to_owned();
+            return Err(RoundedAgain { tensor, found, wanted });
+        }
+        chosen.push((m.inst, dtype));
     }
-    done
+    for (inst, dtype) in chosen {
+        convert(graph, inst, dtype, &mut done);
+    }
+    Ok(done)
+}
+
+/// Gives a weight another type.
+fn convert(graph: &mut Graph, inst: Inst, dtype: DType, done: &mut Quantised) {
+    let Op::Weight(recipe) = graph.op(inst) else { return };
+    let recipe = Recipe::Convert(Box::new(recipe.clone()));
+    let value = graph.result(inst);
+    let ty = graph.ty(value).clone();
+    *graph.op_mut(inst) = Op::Weight(recipe);
+    graph.set_ty(value, ty.with_dtype(dtype));
+    *done.changed.entry((ty.dtype, dtype)).or_default() += 1;
+}
+
+/// Gives the matrices of an imported graph the types that the weights of `compiled`, a graph made of it, have; `None` where the
+/// two have no tensor in common.
+pub fn quantise_as(graph: &mut Graph, compiled: &Graph) -> Option<Quantised> {
+    let weight = |graph: &Graph, inst: Inst| match graph.op(inst) {
+        Op::Weight(recipe) if graph.ty(graph.result(inst)).rank() == 2 => Some(recipe.clone()),
+        _ => None,
+    };
+    let mut types: HashMap<String, DType> = HashMap::new();
+    for &inst in compiled.order() {
+        let dtype = compiled.ty(compiled.result(inst)).dtype;
+        for name in weight(compiled, inst).iter().flat_map(Recipe::tensors) {
+            types.insert(name.to_owned(), dtype);
+        }
+    }
+    let mut done = Quantised::default();
+    let (mut matrices, mut found) = (0, 0);
+    for inst in graph.order().to_vec() {
+        let Some(recipe) = weight(graph, inst) else { continue };
+        matrices += 1;
+        let Some(&dtype) = recipe.tensors().first().and_then(|&name| types.get(name)) else { continue };
+        found += 1;
+        if dtype != graph.ty(graph.result(inst)).dtype {
+            convert(graph, inst, dtype, &mut done);
+        }
+    }
+    (matrices == 0 || found > 0).then_some(done)
 }
 
 /// A weight that a dot or an embedding reads.
@@ -180,7 +241,7 @@ mod tests {
 
     fn types(quant: &str) -> (Vec<String>, Quantised) {
         let mut graph = parse(TWO_LAYERS).unwrap();
-        let done = quantise(&mut graph, quant.parse().unwrap(), false);
+        let done = quantise(&mut graph, quant.parse().unwrap(), false).unwrap();
         verify(&graph).unwrap();
         let weights = graph.order().iter().filter(|&&i| matches!(graph.op(i), Op::Weight(_)));
         (weights.map(|&i| graph.ty(graph.result(i)).dtype.to_string()).collect(), done)
@@ -201,13 +262,35 @@ mod tests {
     #[test]
     fn recipes_convert() {
         let mut graph = parse(TWO_LAYERS).unwrap();
-        quantise(&mut graph, Quant::Blocks(Mix::Q8_0), false);
+        quantise(&mut graph, Quant::Blocks(Mix::Q8_0), false).unwrap();
         let text = llamac_ir::print(&graph);
         assert!(
             text.contains(r#"weight convert(permute_rows("model.layers.1.mlp.gate_proj.weight", heads=2))"#),
             "{text}"
         );
         assert!(text.contains(r#"bf16[256] = weight "model.norm.weight""#), "{text}");
+    }
+
+    #[test]
+    fn blocks_are_not_rounded_again() {
+        let text = TWO_LAYERS.replace("bf16[96, 256]", "q8_0[96, 256]");
+        let mut graph = parse(&text).unwrap();
+        let error = quantise(&mut graph, Quant::Blocks(Mix::Q4_0), false).unwrap_err().to_string();
+        assert!(error.contains("model.layers.1.mlp.gate_proj.weight` is q8_0") && error.contains("q4_0"), "{error}");
+        assert_eq!(llamac_ir::print(&graph), llamac_ir::print(&parse(&text).unwrap()), "nothing was changed");
+        // As it is, and in more bits, it loses nothing.
+        assert_eq!(quantise(&mut graph.clone(), Quant::Blocks(Mix::Q8_0), false).unwrap().changed.len(), 1);
+        quantise(&mut graph, Quant::Float(DType::F32), false).unwrap();
+    }
+
+    #[test]
+    fn types_of_a_compiled_graph() {
+        let (mut compiled, mut graph) = (parse(TWO_LAYERS).unwrap(), parse(TWO_LAYERS).unwrap());
+        quantise(&mut compiled, Quant::Blocks(Mix::Q4KM), false).unwrap();
+        quantise_as(&mut graph, &compiled).unwrap();
+        assert_eq!(llamac_ir::print(&graph), llamac_ir::print(&compiled));
+        let other = parse(&TWO_LAYERS.replace("model.", "blk.")).unwrap();
+        assert_eq!(quantise_as(&mut graph, &other), None);
     }
 
     #[test]
@@ -220,7 +303,7 @@ mod tests {
   return "a" = %a, "t" = %t
 }"#;
         let mut graph = parse(text).unwrap();
-        let done = quantise(&mut graph, Quant::Blocks(Mix::Q8_0), false);
+        let done = quantise(&mut graph, Quant::Blocks(Mix::Q8_0), false).unwrap();
         assert_eq!((done.changed.len(), done.kept), (0, vec!["\"w\"".to_owned()]));
     }
 

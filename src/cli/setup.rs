@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub fn open(args: &ModelArgs, compile: &CompileArgs, outputs: Option<usize>) -> Result<Model> {
     let sizes = Sizes { context: compile.context, chunk: compile.chunk, slots: compile.slots, outputs };
     let mut model = open_sized(args, &sizes)?;
-    quantise(&mut model, compile);
+    quantise(&mut model, compile)?;
     Ok(model)
 }
 
@@ -38,11 +38,12 @@ pub fn open_at(path: &Path, weights: Option<&Path>, sizes: &Sizes) -> Result<Mod
 }
 
 /// Gives the model's matrices the types that the options ask for.
-pub fn quantise(model: &mut Model, compile: &CompileArgs) {
-    let Some(quant) = compile.quant else { return };
-    for kept in model.quantise(quant).kept {
+pub fn quantise(model: &mut Model, compile: &CompileArgs) -> Result<()> {
+    let Some(quant) = compile.quant else { return Ok(()) };
+    for kept in model.quantise(quant)?.kept {
         warn(format!("--quant {quant}: {kept} stays as it is: it is read in ways that take no blocks"));
     }
+    Ok(())
 }
 
 /// The passes' switches.

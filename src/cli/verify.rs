@@ -3,7 +3,7 @@
 use super::args::{TableFormat, VerifyArgs};
 use super::table::Table;
 use super::{Result, artifact, failure, ids, output, run, say, setup};
-use llamac::model::Sizes;
+use llamac::model::{Sizes, is_gguf};
 use llamac::verify::{Difference, Settings, verify, verify_artifact};
 use llamac_passes::Options;
 use serde_json::json;
@@ -44,11 +44,12 @@ fn of_artifact(path: &Path, args: &VerifyArgs, ids: Option<Vec<u32>>) -> Result<
     let b = info.bounds;
     let sizes = Sizes { context: Some(b.tokens), chunk: Some(b.rows), slots: Some(b.slots), outputs: Some(b.outputs) };
     // A text graph has sizes of its own, which are compared.
-    let sizes = |model: &Path| if model.is_dir() { sizes } else { Sizes::default() };
+    let sizes = |model: &Path| if model.is_dir() || is_gguf(model) { sizes } else { Sizes::default() };
     let model = args.model.weights.as_deref().map(|m| setup::open_at(m, None, &sizes(m))).transpose()?;
     say(match &model {
         Some(model) => format!(
-            "compared: the code in {} with the interpreter of {}, its graph and its tensors as they are there",
+            "compared: the code in {} with the interpreter of {}, its graph and its tensors as they are there, matrices in the \
+             types that the artifact has them in",
             path.display(),
             model.path.display()
         ),

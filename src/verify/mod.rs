@@ -5,13 +5,15 @@ mod packed;
 mod steps;
 mod sum;
 
+use crate::artifact::Reopened;
 use crate::compile::{self, CompileError};
 use crate::model::Model;
 use llamac_formats::q8;
-use llamac_ir::interp::{InterpError, Interpreter};
+use llamac_ir::interp::{InterpError, Interpreter, Tensor};
 use llamac_ir::{DType, Graph, Op, TensorSource};
+use llamac_models::quant::quantise_as;
 use llamac_passes::manager::When;
-use llamac_passes::{Activations, CacheType, FusionSet, Options, cache, precision};
+use llamac_passes::{FusionSet, Options};
 use llamac_runtime::{Data, Pool, Program, Session, StepError, Tier};
 use packed::PackedWeights;
 use std::ops::ControlFlow;
@@ -142,13 +144,11 @@ const TOLERANCE_F32: f64 = 1e-5;
 /// With 16-bit weights, whose values are fewer and larger in spread.
 const TOLERANCE_16BIT: f64 = 2e-5;
 
-/// With activations in bf16 or q8: the interpreter rounds the same values to the same types, but what differs in the last bit
-/// of f32 may round to the other side, which is a step of 1/127 or 1/256 of one activation.
-const TOLERANCE_NARROW: f64 = 2e-3;
-
-/// With caches in bf16 or q8, or attention in bf16: code without fused attention does not round there at all, so the rounding
-/// itself is between them, 2⁻⁹ of each element or 1/254 of the largest of 32.
-const TOLERANCE_CACHE: f64 = 2e-2;
+/// Where activations or caches are rounded to bf16 or q8, what differs in the last bit of f32 may round to the other side, and
+/// what follows from there rounds as if at random. Two such roundings differ from each other by √2 of what the rounding itself
+/// costs, on average; this many times that cost is allowed. The cost is measured: the interpreter runs the steps without
+/// rounding as well.
+const TIMES_ROUNDING: f64 = 3.0;
 
 /// Runs the same steps through all three and compares every output. Where the options make activations narrower the interpreter
 /// runs the graph after `precision`, which says so.
@@ -165,7 +165,7 @@ pub fn verify(model: &Model, settings: &Settings, pool: &Arc<Pool>) -> Result<Ve
     compare(&narrowed(&model.graph, &settings.options)?, source, &steps, vec![("unfused", unfused), ("fused", fused)])
 }
 
-/// The graph with the activations that the options choose.
+/// The graph with the activations and caches that the options choose.
 fn narrowed(graph: &Graph, options: &Options) -> Result<Graph, CompileError> {
     let mut after = graph.clone();
     compile::run_passes(&mut after, options, &mut |pass, when, _| match (pass, when) {
@@ -173,17 +173,7 @@ fn narrowed(graph: &Graph, options: &Options) -> Result<Graph, CompileError> {
         ("fuse-attention", When::Before) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     })?;
-    let wide = DType::F32.name();
-    Ok(if precision::in_use(&after) == wide && cache::in_use(&after) == wide { graph.clone() } else { after })
-}
-
-/// Whether attention multiplies bf16.
-fn rounds_attention(graph: &Graph) -> bool {
-    graph.order().iter().any(|&i| match graph.op(i) {
-        Op::Cast => graph.ty(graph.result(i)).dtype == DType::BF16 && graph.ty(graph.result(i)).rank() == 4,
-        Op::Fusion(f) => rounds_attention(&f.region),
-        _ => false,
-    })
+    Ok(if narrows(&after) { after } else { graph.clone() })
 }
 
 /// Whether a value is rounded to fewer bits on its way to a dot.
@@ -214,11 +204,16 @@ pub fn verify_artifact(
         return compare(&graph, &source, &steps(&graph, settings)?, vec![("artifact", session)]);
     };
     check_same(artifact, model)?;
-    let mut options = settings.options.clone();
-    options.act = artifact.manifest().act.parse().unwrap_or(Activations::Auto);
-    let cached = |kv: &&CacheType| kv.dtype().name() == artifact.manifest().kv;
-    options.kv = CacheType::ALL.iter().find(cached).copied().unwrap_or_default();
-    let graph = narrowed(&model.graph, &options)?;
+    let mut graph = model.graph.clone();
+    let Reopened { graph: compiled, options, .. } = crate::artifact::reopen(artifact)?;
+    if quantise_as(&mut graph, &compiled).is_none() {
+        return Err(VerifyError::Other {
+            artifact: artifact.path().display().to_string(),
+            model: model.path.display().to_string(),
+            what: "no weight of the artifact is made of a tensor of the model".to_owned(),
+        });
+    }
+    let graph = narrowed(&graph, &options)?;
     compare(&graph, weights(model)?, &steps(&model.graph, settings)?, vec![("artifact", session)])
 }
 
@@ -272,17 +267,14 @@ fn compare(
     mut sessions: Vec<(&'static str, Session)>,
 ) -> Result<Vec<Difference>, VerifyError> {
     let mut interpreter = Interpreter::<f64>::new(graph, source);
+    let mut exact = narrows(graph).then(|| Interpreter::<f64>::new(graph, source).round_casts(false));
     let sixteen = graph
         .order()
         .iter()
         .any(|&i| matches!(graph.op(i), Op::Weight(_)) && graph.ty(graph.result(i)).dtype != DType::F32);
-    let tolerance = match sixteen {
-        _ if cache::in_use(graph) != DType::F32.name() || rounds_attention(graph) => TOLERANCE_CACHE,
-        _ if narrows(graph) => TOLERANCE_NARROW,
-        true => TOLERANCE_16BIT,
-        false => TOLERANCE_F32,
-    };
+    let tolerance = if sixteen { TOLERANCE_16BIT } else { TOLERANCE_F32 };
     let mut sums: Vec<Sum> = vec![];
+    let mut costs: Vec<Sum> = vec![];
     for (index, step) in steps.iter().enumerate() {
         let entry = if step.rows == 1 { "decode" } else { "rows" };
         let mut sizes = graph.bounds.sizes();
@@ -290,12 +282,13 @@ fn compare(
             sizes = session.step(&step.data())?.sizes();
         }
         let judged = interpreter.step(sizes, &step.inputs())?;
-        for ((name, _), judged) in graph.outputs().iter().zip(&judged) {
-            let reference: Vec<f64> = match &judged.data {
-                llamac_ir::interp::Data::Int(v) => v.iter().map(|&x| f64::from(x)).collect(),
-                llamac_ir::interp::Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
-                _ => judged.floats().to_vec(),
-            };
+        let unrounded = exact.as_mut().map(|exact| exact.step(sizes, &step.inputs())).transpose()?;
+        for (output, ((name, _), judged)) in graph.outputs().iter().zip(&judged).enumerate() {
+            let reference = judged_numbers(judged);
+            if let Some(unrounded) = &unrounded {
+                let unrounded = judged_numbers(&unrounded[output]);
+                Sum::of(&mut costs, entry, name, "rounded", "exact").add(index, &judged.dims, &reference, &unrounded);
+            }
             let out = |s: &Session| s.outputs().and_then(|out| out.get(name)).map(numbers).unwrap_or_default();
             let found: Vec<(&'static str, Vec<f64>)> = sessions.iter().map(|(what, s)| (*what, out(s))).collect();
             for (what, values) in &found {
@@ -307,7 +300,24 @@ fn compare(
             }
         }
     }
-    Ok(sums.into_iter().map(|s| s.finish(tolerance)).collect())
+    let costs: Vec<Difference> = costs.into_iter().map(|c| c.finish(0.0)).collect();
+    let allowed = |s: &Sum| {
+        let of = costs.iter().find(|c| s.is_of(&c.entry, &c.output));
+        // A cost that is no number allows nothing.
+        of.map_or(tolerance, |c| {
+            if c.relative.is_finite() { tolerance.max(TIMES_ROUNDING * c.relative) } else { tolerance }
+        })
+    };
+    let allowed: Vec<f64> = sums.iter().map(allowed).collect();
+    Ok(sums.into_iter().zip(allowed).map(|(s, allowed)| s.finish(allowed)).collect())
+}
+
+fn judged_numbers(tensor: &Tensor<f64>) -> Vec<f64> {
+    match &tensor.data {
+        llamac_ir::interp::Data::Int(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        llamac_ir::interp::Data::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+        _ => tensor.floats().to_vec(),
+    }
 }
 
 fn build(model: &Model, options: &Options, settings: &Settings, pool: &Arc<Pool>) -> Result<Session, CompileError> {

@@ -38,6 +38,11 @@ impl Sum {
         &mut sums[at]
     }
 
+    /// Whether it is of this entry's output.
+    pub(super) fn is_of(&self, entry: &str, output: &str) -> bool {
+        self.of.entry == entry && self.of.output == output
+    }
+
     pub(super) fn add(&mut self, step: usize, dims: &[usize], found: &[f64], expected: &[f64]) {
         if found.len() != expected.len() {
             self.difference = f64::INFINITY;

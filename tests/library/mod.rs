@@ -4,7 +4,7 @@
 use llamac::compile::{self, Compiled};
 use llamac::model::{Model, Sizes};
 use llamac_ir::{DType, Graph, Op, TensorSource};
-use llamac_passes::Options;
+use llamac_passes::{Activations, CacheType, FusionSet, Options};
 use llamac_runtime::{Generator, Pool, Region, Session, Tier};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,13 @@ pub fn model_of(graph: Graph, source: impl TensorSource + 'static) -> Model {
         gguf: None,
         warnings: vec![],
     }
+}
+
+/// Switches: these fusions, activations and caches.
+pub fn options(fusion: FusionSet, act: Activations, kv: CacheType) -> Options {
+    let mut options = Options::fusing(fusion);
+    (options.act, options.kv) = (act, kv);
+    options
 }
 
 /// Threads.

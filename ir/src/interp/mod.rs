@@ -37,6 +37,7 @@ pub struct Interpreter<'a, F> {
     /// Weights and tables that were made once.
     kept: HashMap<Value, Tensor<F>>,
     keeps: bool,
+    rounds: bool,
 }
 
 /// A state, zero until it is first written or read.
@@ -64,13 +65,20 @@ impl<'a, F: Real> Interpreter<'a, F> {
                 states.push(State { name: name.clone(), elements, data: vec![] });
             }
         }
-        Interpreter { graph, source, states, kept: HashMap::new(), keeps: true }
+        Interpreter { graph, source, states, kept: HashMap::new(), keeps: true, rounds: true }
     }
 
     /// Whether weights are kept between steps (they are, if nothing is said) or read anew each time they are needed: for
     /// models that fit the memory only one weight at a time.
     pub fn keep_weights(mut self, keep: bool) -> Self {
         self.keeps = keep;
+        self
+    }
+
+    /// Whether a cast to fewer bits rounds (it does, if nothing is said) or passes its floats on as they are: beside each other
+    /// the two show what the rounding costs. What weights and constants are stored in stays.
+    pub fn round_casts(mut self, round: bool) -> Self {
+        self.rounds = round;
         self
     }
 
@@ -164,6 +172,7 @@ impl<'a, F: Real> Interpreter<'a, F> {
             Op::Binary(op) => ops::binary(*op, x(0), x(1)),
             Op::Compare(op) => ops::compare(*op, x(0), x(1)),
             Op::Select => ops::select(x(0), x(1), x(2)),
+            Op::Cast if !self.rounds && narrow(ty.dtype) && matches!(x(0).data, Data::Float(_)) => x(0).clone(),
             Op::Cast => ops::cast(x(0), ty.dtype),
             Op::Reduce { op, axis } => ops::reduce(*op, x(0), *axis),
             Op::Gather => {
@@ -285,6 +294,11 @@ fn input<F: Real>(
             Tensor { dims, data: Data::Int(Arc::new(v.to_vec())) }
         }
     })
+}
+
+/// Whether a cast to this type loses bits of floats.
+fn narrow(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16 | DType::Q8)
 }
 
 fn splat<F: Real>(scalar: Scalar, ty: &Type, dims: Vec<usize>) -> Tensor<F> {

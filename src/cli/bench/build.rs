@@ -81,7 +81,7 @@ fn open(args: &BenchArgs, path: &Path, needed: usize) -> Result<Model> {
     }
     let sizes = Sizes { context, chunk: args.compile.chunk, slots: args.compile.slots, outputs: None };
     let mut model = setup::open_at(path, args.weights.as_deref(), &sizes)?;
-    setup::quantise(&mut model, &args.compile);
+    setup::quantise(&mut model, &args.compile)?;
     setup::check_generates(&model)?;
     if needed > model.graph.bounds.tokens {
         return Err(too_long(path, needed, model.graph.bounds.tokens));
