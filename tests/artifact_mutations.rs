@@ -132,7 +132,8 @@ impl Child {
             let length = intact.pointer(&place).unwrap().as_array().unwrap().len();
             for _ in 0..length.min(2) {
                 let at = [random.below(length), random.below(length)];
-                let edits: [fn(&mut Vec<Value>, [usize; 2]); 3] =
+                type Edit = fn(&mut Vec<Value>, [usize; 2]);
+                let edits: [Edit; 3] =
                     [|a, [i, _]| drop(a.remove(i)), |a, [i, j]| a.swap(i, j), |a, [i, j]| a.insert(i, a[j].clone())];
                 for (name, edit) in ["without", "swapped", "twice"].into_iter().zip(edits) {
                     let mut changed = intact.clone();

@@ -93,6 +93,10 @@ fn result_types(op: &Op, operands: &[&Type], annotated: &[Type], bounds: &Bounds
             arity(0)?;
             let t = written()?;
             ensure!(t.dtype.is_weight(), "a weight is f32, f16, bf16 or in a block format, found {t}");
+            ensure!(
+                !t.dtype.is_block() || t.rank() >= 2,
+                "a weight in a block format has two axes at least, found {t}"
+            );
             ensure!(t.dims.iter().all(|d| d.as_const().is_some()), "a weight's axes are constant, found {t}");
             one(t)
         }

@@ -248,7 +248,7 @@ impl Walk<'_> {
             (&[(Extent::ONE, Some(var))], Ok(c)) => self.columns.get(&var).is_some_and(|step| c + lanes <= *step),
             _ => false,
         };
-        if !within && !(lanes == 1 && only(col, self.call.columns)?) {
+        if !(within || lanes == 1 && only(col, self.call.columns)?) {
             return Err(format!("column {col} may not be in the tile"));
         }
         Ok(())

@@ -189,6 +189,11 @@ impl<'a> Resolver<'a, '_> {
             let (found, expected) = (view.dtype, elements);
             return Err(PackError::DType { origin: origin(), tensor: name.into(), found, expected });
         }
+        // Packing moves rows, and blocks lie within a row.
+        if view.dtype.is_block() && view.dims.len() < 2 {
+            let expected = "f32, f16 or bf16 in a tensor of one axis".to_owned();
+            return Err(PackError::DType { origin: origin(), tensor: name.into(), found: view.dtype, expected });
+        }
         let fits = match (view.dims, self.entry.dims.as_slice()) {
             ([], []) => true,
             ([rows, found @ ..], [_, inner @ ..]) => found == inner && want.is_none_or(|want| *rows == want),

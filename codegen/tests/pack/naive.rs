@@ -18,6 +18,9 @@ pub fn evaluate(recipe: &Recipe, source: &Tensors, to: DType) -> Option<Matrix> 
     match recipe {
         Recipe::Tensor(name) => {
             let tensor = source.named.get(name)?;
+            if tensor.dtype.is_block() && tensor.dims.len() < 2 {
+                return None;
+            }
             let (rows, inner) = match tensor.dims.as_slice() {
                 [] => (1, vec![]),
                 [rows, inner @ ..] => (*rows, inner.to_vec()),

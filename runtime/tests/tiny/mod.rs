@@ -36,15 +36,18 @@ pub const DOWN: usize = 6;
 pub const HEAD_W: usize = 7;
 
 unsafe fn buffer<T>(args: *const KernelArgs, i: usize) -> *mut T {
+    // SAFETY: the programs of this file give each kernel the operands and scalars that it reads, large enough.
     unsafe { (*(*args).buffers.add(i)).cast() }
 }
 
 unsafe fn scalar(args: *const KernelArgs, i: usize) -> usize {
+    // SAFETY: the programs of this file give each kernel the operands and scalars that it reads, large enough.
     unsafe { *(*args).scalars.add(i) as usize }
 }
 
 /// Buffers qkv, keys, values, positions, slots; scalar: row stride of qkv.
 unsafe extern "C" fn write_cache(args: *const KernelArgs, begin: u64, end: u64) {
+    // SAFETY: the programs of this file give each kernel the operands and scalars that it reads, large enough.
     unsafe {
         let (qkv, stride) = (buffer::<f32>(args, 0), scalar(args, 0));
         for row in begin as usize..end as usize {
@@ -64,6 +67,7 @@ unsafe extern "C" fn write_cache(args: *const KernelArgs, begin: u64, end: u64) 
 
 /// Buffers x, outputs, y; scalar: width.
 unsafe extern "C" fn add_residual(args: *const KernelArgs, tile: *const Tile) {
+    // SAFETY: the programs of this file give each kernel the operands and scalars that it reads, large enough.
     unsafe {
         let (t, width) = (&*tile, scalar(args, 0));
         for r in t.row_begin..t.row_end {
@@ -79,6 +83,7 @@ unsafe extern "C" fn add_residual(args: *const KernelArgs, tile: *const Tile) {
 
 /// y = exp(y / 8), through the scratch and the runtime's routine. Buffer y; scalar: width.
 unsafe extern "C" fn soften(args: *const KernelArgs, begin: u64, end: u64) {
+    // SAFETY: the programs of this file give each kernel the operands and scalars that it reads, large enough.
     unsafe {
         let width = scalar(args, 0);
         let scratch = (*args).scratch.cast::<f32>();
@@ -96,6 +101,7 @@ unsafe extern "C" fn soften(args: *const KernelArgs, begin: u64, end: u64) {
 
 /// out = segment 0 × segment 1. Buffer out; scalar: width.
 unsafe extern "C" fn multiply(args: *const KernelArgs, tile: *const Tile) {
+    // SAFETY: the programs of this file give each kernel the operands and scalars that it reads, large enough.
     unsafe {
         let (t, width) = (&*tile, scalar(args, 0));
         for r in t.row_begin..t.row_end {
@@ -110,6 +116,7 @@ unsafe extern "C" fn multiply(args: *const KernelArgs, tile: *const Tile) {
 
 /// Softmax of scores up to each row's position. Buffers scores, positions; scalars: T, lines of a row.
 unsafe extern "C" fn softmax(args: *const KernelArgs, begin: u64, end: u64) {
+    // SAFETY: the programs of this file give each kernel the operands and scalars that it reads, large enough.
     unsafe {
         let (tokens, lines) = (scalar(args, 0), scalar(args, 1));
         for line in begin as usize..end as usize {
