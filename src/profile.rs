@@ -5,7 +5,8 @@
 //! threads, the walk itself) add up to the time that passed.
 
 use crate::work::{self, Amount};
-use llamac_formats::Sizes;
+use llamac_formats::program::Work;
+use llamac_formats::{DType, Sizes};
 use llamac_runtime::limits::Limits;
 use llamac_runtime::profile::without_numbers;
 use llamac_runtime::tiers::peak::Arithmetic;
@@ -304,8 +305,7 @@ pub fn steps(generator: &Generator, measured: &Measured, limits: &Limits) -> Vec
             line.kind.clone_from(&step.kind);
             line.calls = times.runs;
             line.total = *total;
-            let compiled = step.kind == "rows" || step.kind == "copy";
-            let arithmetic = arithmetic(session.tier(), compiled);
+            let arithmetic = arithmetic(session.tier(), &step.work, last);
             let peak = limits.peak_of(arithmetic, threads).unwrap_or(f64::INFINITY) * 1e9;
             let speed = |level: &str| limits.bandwidth_of(level, threads).unwrap_or(f64::INFINITY) * 1e9;
             let mut near = level;
@@ -334,13 +334,37 @@ pub fn steps(generator: &Generator, measured: &Measured, limits: &Limits) -> Vec
     lines
 }
 
-/// What the runtime's routines compute with, or compiled kernels, which have 128-bit vectors.
-pub fn arithmetic(tier: Tier, compiled: bool) -> Arithmetic {
-    match compiled {
-        true if Arithmetic::F32Fused128.available() => Arithmetic::F32Fused128,
-        true => Arithmetic::F32(Tier::Portable),
-        false => Arithmetic::F32(tier),
+/// What a step of these sizes could compute with: compiled kernels have 128-bit vectors, the runtime's routines the tier's, or
+/// dot products of bytes, or tiles, where the activations are of their kind.
+pub fn arithmetic(tier: Tier, work: &Work, sizes: &Sizes) -> Arithmetic {
+    let (bytes, tiles) = (matches!(tier, Tier::Avx512Vnni | Tier::Amx), tier == Tier::Amx);
+    match work {
+        Work::Rows(_) => compiled(),
+        Work::Gemm(g) if tiles && g.act != DType::F32 && g.m.value(sizes) > 1 => Arithmetic::Bf16Tiles,
+        Work::Gemm(g) if bytes && g.act == DType::Q8 => Arithmetic::Int8Fours,
+        Work::Attention(a) if tiles && a.act == DType::BF16 && sizes.rows > 1 => Arithmetic::Bf16Tiles,
+        _ => vectors(tier),
     }
+}
+
+fn compiled() -> Arithmetic {
+    if Arithmetic::F32Fused128.available() { Arithmetic::F32Fused128 } else { Arithmetic::F32(Tier::Portable) }
+}
+
+fn vectors(tier: Tier) -> Arithmetic {
+    Arithmetic::F32(if matches!(tier, Tier::Avx512Vnni | Tier::Amx) { Tier::Avx512 } else { tier })
+}
+
+/// Every kind that [`arithmetic`] can name for a tier.
+pub fn kinds(tier: Tier) -> Vec<Arithmetic> {
+    let mut kinds = vec![compiled(), vectors(tier)];
+    if matches!(tier, Tier::Avx512Vnni | Tier::Amx) {
+        kinds.push(Arithmetic::Int8Fours);
+    }
+    if tier == Tier::Amx {
+        kinds.push(Arithmetic::Bf16Tiles);
+    }
+    kinds
 }
 
 /// `layers.*.attn.q_norm rmsnorm` → `layers.*`; `head` → `head`.

@@ -87,7 +87,7 @@ fn limits(generator: &Generator) -> Result<Limits> {
         warn(e);
         None
     });
-    let known = |l: &Limits| [false, true].iter().all(|&compiled| l.fits(threads, profile::arithmetic(tier, compiled)));
+    let known = |l: &Limits| profile::kinds(tier).into_iter().all(|kind| l.fits(threads, kind));
     if let Some(limits) = saved {
         if known(&limits) {
             say(format_args!("limits: {}, measured {}", limits.processor, date(limits.measured)));
@@ -97,7 +97,7 @@ fn limits(generator: &Generator) -> Result<Limits> {
     } else {
         say("limits: measured now; `llamac machine` saves them");
     }
-    Ok(Limits::measure(&[session.pool()], Scope::Profile(tier), &mut |_| {})?)
+    Ok(Limits::measure(&[session.pool()], Scope::All, &mut |_| {})?)
 }
 
 fn render(generator: &Generator, measured: &[Measured], limits: &Limits, args: &ProfileArgs) -> String {
