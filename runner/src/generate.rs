@@ -127,11 +127,19 @@ pub fn check_prompt(prompt: &[u32], vocab: Option<usize>, context: usize) -> Res
 /// # Errors
 /// A name that is none, or of a tier that the machine has not.
 pub fn tier(name: Option<&str>) -> Result<Tier> {
-    let Some(name) = name else { return Ok(Tier::detect()) };
+    let Some(name) = name else {
+        if let Some(withheld) = Tier::withheld() {
+            warn(withheld);
+        }
+        return Ok(Tier::detect());
+    };
     let all: Vec<&str> = Tier::ALL.iter().map(|t| t.name()).collect();
     let tier = Tier::from_name(name)
         .ok_or_else(|| failure(format!("--tier: found {name:?}, expected one of {}", all.join(", "))))?;
     if !tier.available() {
+        if let (Tier::Amx, Some(withheld)) = (tier, Tier::withheld()) {
+            return Err(failure(format!("--tier {name}: {withheld}")));
+        }
         return Err(failure(format!("--tier {name}: this CPU ({}) does not have it", machine::processor())));
     }
     Ok(tier)
