@@ -39,7 +39,8 @@ pub(super) fn take(args: &GemmArgs) -> bool {
         DType::BF16 => (ROWS_OF_BF16, |s| s.dtype == DType::BF16),
         _ => (ROWS_OF_BLOCKS, |s| matches!(s.dtype, DType::Block(_))),
     };
-    let fits = args.m >= least && tiles_take(args.act, args.k);
+    // Panels of all segments go into one task; more than these go to the vectors.
+    let fits = args.m >= least && tiles_take(args.act, args.k) && args.tile_segments() <= TASK_PANELS;
     args.tier == Tier::Amx && fits && args.segments.iter().all(weights)
 }
 
@@ -229,7 +230,7 @@ impl Task<'_> {
             let inputs = BLOCK.min(k - block);
             let mut panels = [std::ptr::null(); 2 * TASK_PANELS];
             let all = self.columns.segments.len() * count;
-            assert!(all <= panels.len(), "a tile holds at most {} segments", TASK_PANELS);
+            debug_assert!(all <= panels.len(), "a tile holds at most {TASK_PANELS} segments");
             for (i, panel) in panels.iter_mut().enumerate().take(all) {
                 let segment = &self.columns.segments[i / count];
                 // SAFETY: the caller vouches for the panels; each has its room in the scratch.

@@ -69,7 +69,7 @@ impl Activations {
 
     /// Runs a GEMM with rows of `width` results; `paired` is a kernel that joins the segments.
     #[allow(clippy::too_many_arguments)]
-    fn run(
+    pub(super) fn run(
         &self,
         pool: &Pool,
         tier: Tier,

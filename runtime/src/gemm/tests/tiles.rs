@@ -4,6 +4,27 @@ use super::blocks::Activations;
 use super::*;
 use llamac_formats::BlockFormat;
 
+/// More segments than the panels of a task go to the vectors.
+#[test]
+fn many_paired_segments() {
+    let mut numbers = Numbers::new(22);
+    let (m, n, k) = (32, 40, 256);
+    let matrices: Vec<Matrix> =
+        (0..17).map(|_| Matrix::new(DType::Block(BlockFormat::Q8_0), n, k, &mut numbers)).collect();
+    let rows = numbers.reals(m * k);
+    let a = Activations::new(DType::Q8, &rows, k);
+    for count in [8, 9, 17] {
+        let segments: Vec<Segment> = matrices[..count].iter().map(|w| segment(w, n)).collect();
+        for tier in available() {
+            let got = a.run(&Pool::new(2).unwrap(), tier, m, k, &segments, n, Some(add_segments));
+            let want = a.run(&Pool::new(1).unwrap(), Tier::Portable, m, k, &segments[..3], n, Some(add_segments));
+            let apart: f64 = got.iter().zip(&want).map(|(x, y)| f64::from(x - y).powi(2)).sum();
+            let all: f64 = want.iter().map(|x| f64::from(*x).powi(2)).sum();
+            assert!(apart <= 8e-6 * all, "{tier}, {count} segments: {:e}", apart / all);
+        }
+    }
+}
+
 #[test]
 fn partial_tiles_and_several_blocks_of_inputs() {
     if !Tier::Amx.available() {
