@@ -34,50 +34,52 @@ pub(crate) struct F16;
 #[derive(Clone, Copy)]
 pub(crate) struct BF16;
 
-// SAFETY (all blocks): the trait's callers vouch for the instruction set and the bytes.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Weights for F32 {
     const PAIR_BYTES: usize = 2 * PANEL_WIDTH * 4;
 
     #[inline(always)]
     unsafe fn pair<S: Simd>(pair: *const u8, v: usize) -> (S::F, S::F) {
         let pair = pair.cast::<f32>();
+        // SAFETY: the caller vouches for the instruction set and the bytes.
         unsafe { (S::load(pair.add(v * S::LANES)), S::load(pair.add(PANEL_WIDTH + v * S::LANES))) }
     }
 
     #[inline(always)]
     unsafe fn single<S: Simd>(pair: *const u8, v: usize) -> S::F {
+        // SAFETY: the caller vouches for the instruction set and the bytes.
         unsafe { S::load(pair.cast::<f32>().add(v * S::LANES)) }
     }
 }
 
-#[allow(clippy::undocumented_unsafe_blocks)] // said above
 impl Weights for F16 {
     const PAIR_BYTES: usize = 2 * PANEL_WIDTH * 2;
 
     #[inline(always)]
     unsafe fn pair<S: Simd>(pair: *const u8, v: usize) -> (S::F, S::F) {
         let pair = pair.cast::<u16>();
+        // SAFETY: the caller vouches for the instruction set and the bytes.
         unsafe { (S::f16(pair.add(v * S::LANES)), S::f16(pair.add(PANEL_WIDTH + v * S::LANES))) }
     }
 
     #[inline(always)]
     unsafe fn single<S: Simd>(pair: *const u8, v: usize) -> S::F {
+        // SAFETY: the caller vouches for the instruction set and the bytes.
         unsafe { S::f16(pair.cast::<u16>().add(v * S::LANES)) }
     }
 }
 
-#[allow(clippy::undocumented_unsafe_blocks)] // said above
 impl Weights for BF16 {
     const PAIR_BYTES: usize = 2 * PANEL_WIDTH * 2;
 
     #[inline(always)]
     unsafe fn pair<S: Simd>(pair: *const u8, v: usize) -> (S::F, S::F) {
+        // SAFETY: the caller vouches for the instruction set and the bytes.
         unsafe { S::bf16_pairs(pair.cast::<u16>().add(2 * v * S::LANES)) }
     }
 
     #[inline(always)]
     unsafe fn single<S: Simd>(pair: *const u8, v: usize) -> S::F {
+        // SAFETY: the caller vouches for the instruction set and the bytes.
         unsafe { S::bf16_pairs(pair.cast::<u16>().add(2 * v * S::LANES)).0 }
     }
 }

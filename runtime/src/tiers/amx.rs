@@ -90,11 +90,10 @@ pub(crate) trait Narrow: Simd {
     unsafe fn store_two(to: *mut u16, first: Self::F, second: Self::F);
 }
 
-// SAFETY (all blocks): the trait's callers vouch for the instruction set and the pointers.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Narrow for Avx512<true> {
     #[inline(always)]
     unsafe fn store_pairs(to: *mut u16, first: __m512, second: __m512) {
+        // SAFETY: the caller vouches for the instruction set and the room.
         unsafe {
             let pairs = _mm512_set_epi16(
                 31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
@@ -107,6 +106,7 @@ impl Narrow for Avx512<true> {
 
     #[inline(always)]
     unsafe fn store_two(to: *mut u16, first: __m512, second: __m512) {
+        // SAFETY: the caller vouches for the instruction set and the room.
         unsafe {
             let both = core::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
             _mm512_storeu_si512(to.cast(), both);
