@@ -1,5 +1,6 @@
 //! The command line as `clap` sees it.
 
+use super::profile::ProfileArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use llamac_models::quant::Quant;
 use std::path::PathBuf;
@@ -421,62 +422,6 @@ pub struct BenchArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
-}
-
-/// `profile`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Lines of depth 1 add up to their phase, lines of depth 2 to the one above; `waiting` and `rest` are what is left
-over. `limit` is what bounds a line most, a level of memory or a kind of arithmetic, and `of limit` how near it comes. The
-limits are those that `llamac machine` saved, else measured. `overhead` compares with unprofiled runs in between.
-
-Examples:
-  llamac profile examples/models/bard -p 64 -n 16
-  llamac profile examples/models/bard -p 16 -n 4 --by kind --format csv
-  llamac profile examples/models/bard -p 16 -n 4 -r 1 --trace target/bard.trace.json"
-)]
-pub struct ProfileArgs {
-    /// The model.
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// Prompt length; 0 leaves prefill out [default: 512, or what the context holds]
-    #[arg(short = 'p', long = "n-prompt", value_name = "N")]
-    pub prompt: Option<usize>,
-    /// Tokens to generate after it; 0 leaves decode out [default: 128, or what the context holds]
-    #[arg(short = 'n', long = "n-gen", value_name = "N")]
-    pub generate: Option<usize>,
-    /// Repetitions
-    #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
-    pub repetitions: usize,
-    /// Add up by this in place of the tree
-    #[arg(long, value_enum)]
-    pub by: Option<ProfileBy>,
-    /// Write what every thread did, for Perfetto or chrome://tracing
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-    /// Output
-    #[arg(long, value_enum, default_value = "md")]
-    pub format: TableFormat,
-    /// Fusion.
-    #[command(flatten)]
-    pub fusion: FusionArgs,
-    /// Compiling.
-    #[command(flatten)]
-    pub compile: CompileArgs,
-    /// Threads.
-    #[command(flatten)]
-    pub threads: ThreadArgs,
-}
-
-/// What `profile` adds up by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProfileBy {
-    /// Each layer
-    Layer,
-    /// Each kind of work
-    Kind,
-    /// Each kernel, layers added up
-    Kernel,
 }
 
 /// `machine`.

@@ -1,16 +1,74 @@
 //! `llamac profile`: where the time goes, beside what the machine can do.
 
-use super::args::{ProfileArgs, ProfileBy, TableFormat};
+use super::args::{CompileArgs, FusionArgs, ModelArgs, TableFormat, ThreadArgs};
 use super::setup::{self, Ready};
 use super::table::{Table, rounded};
 use super::{Result, artifact, failure, output, say, warn};
+use clap::{Args, ValueEnum};
 use llamac::machine::{self, date, saved_path};
 use llamac::profile::{self, By, Line, Measured, Phase};
 use llamac::trace::{Traced, chrome};
 use llamac_runtime::Generator;
 use llamac_runtime::limits::{Limits, Scope};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// `profile`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Lines of depth 1 add up to their phase, lines of depth 2 to the one above; `waiting` and `rest` are what is left
+over. `limit` is what bounds a line most, a level of memory or a kind of arithmetic, and `of limit` how near it comes. The
+limits are those that `llamac machine` saved, else measured. `overhead` compares with unprofiled runs in between.
+
+Examples:
+  llamac profile examples/models/bard -p 64 -n 16
+  llamac profile examples/models/bard -p 16 -n 4 --by kind --format csv
+  llamac profile examples/models/bard -p 16 -n 4 -r 1 --trace target/bard.trace.json"
+)]
+pub struct ProfileArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt length; 0 leaves prefill out [default: 512, or what the context holds]
+    #[arg(short = 'p', long = "n-prompt", value_name = "N")]
+    pub prompt: Option<usize>,
+    /// Tokens to generate after it; 0 leaves decode out [default: 128, or what the context holds]
+    #[arg(short = 'n', long = "n-gen", value_name = "N")]
+    pub generate: Option<usize>,
+    /// Repetitions
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
+    pub repetitions: usize,
+    /// Add up by this in place of the tree
+    #[arg(long, value_enum)]
+    pub by: Option<ProfileBy>,
+    /// Write what every thread did, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Output
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: TableFormat,
+    /// Fusion.
+    #[command(flatten)]
+    pub fusion: FusionArgs,
+    /// Compiling.
+    #[command(flatten)]
+    pub compile: CompileArgs,
+    /// Threads.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
+}
+
+/// What `profile` adds up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileBy {
+    /// Each layer
+    Layer,
+    /// Each kind of work
+    Kind,
+    /// Each kernel, layers added up
+    Kernel,
+}
 
 /// Measures both phases and prints a line for each part of them.
 pub fn run(args: &ProfileArgs) -> Result<ExitCode> {
@@ -87,7 +145,8 @@ fn limits(generator: &Generator) -> Result<Limits> {
         warn(e);
         None
     });
-    let known = |l: &Limits| profile::kinds(tier).into_iter().all(|kind| l.fits(threads, kind));
+    let kinds = profile::kinds(tier);
+    let known = |l: &Limits| kinds.iter().all(|&kind| l.fits(threads, kind));
     if let Some(limits) = saved {
         if known(&limits) {
             say(format_args!("limits: {}, measured {}", limits.processor, date(limits.measured)));
@@ -97,7 +156,7 @@ fn limits(generator: &Generator) -> Result<Limits> {
     } else {
         say("limits: measured now; `llamac machine` saves them");
     }
-    Ok(Limits::measure(&[session.pool()], Scope::All, &mut |_| {})?)
+    Ok(Limits::measure(&[session.pool()], Scope::Kinds(&kinds), &mut |_| {})?)
 }
 
 fn render(generator: &Generator, measured: &[Measured], limits: &Limits, args: &ProfileArgs) -> String {

@@ -8,8 +8,8 @@ pub use bandwidth::read_bandwidth;
 use crate::machine::{self, Cache};
 use crate::memory::MemoryError;
 use crate::pool::Pool;
+use crate::tiers::Features;
 use crate::tiers::peak::Arithmetic;
-use crate::tiers::{Features, Tier};
 use bandwidth::{UNIT, cache_speeds, filled, memory_speeds};
 use serde::{Deserialize, Serialize};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -94,11 +94,11 @@ const LAST_CACHE_BYTES: usize = 32 << 20;
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum Scope<'a> {
     /// Everything.
     All,
-    /// What a profile compares with: every level of memory, the arithmetic of a tier and of compiled kernels.
-    Profile(Tier),
+    /// Every level of memory, and these kinds of arithmetic.
+    Kinds(&'a [Arithmetic]),
 }
 
 impl Limits {
@@ -135,8 +135,7 @@ impl Limits {
             let gbs = median(memory_speeds(pool, &memory, SAMPLES));
             limits.bandwidth.push(Bandwidth { level: "DRAM".to_owned(), threads, bytes: MEMORY_BYTES, gbs });
             for kind in Arithmetic::ALL.into_iter().filter(|k| k.available()) {
-                let row = matches!(kind, Arithmetic::F32Fused128 | Arithmetic::F32(Tier::Portable));
-                if matches!(scope, Scope::Profile(tier) if kind != Arithmetic::F32(tier) && !row) {
+                if matches!(scope, Scope::Kinds(kinds) if !kinds.contains(&kind)) {
                     continue;
                 }
                 progress(&format!("computing {}, {threads} threads", kind.name()));
@@ -240,6 +239,7 @@ fn barrier(pool: &Pool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tiers::Tier;
 
     fn limits() -> Limits {
         let cache = |level, bytes, shared_by| Cache { level, bytes, shared_by };
