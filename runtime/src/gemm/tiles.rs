@@ -5,10 +5,11 @@
 //! activations of a pair stay in the first-level cache while the panels stream out of the second.
 
 use super::blocks::{Blocks, Scales, quants, weight, with_format};
+use super::weights::offset_of_input;
 use super::{Columns, GemmArgs, Segment, segment_stride, tiles_take};
 use crate::pool::Worker;
 use crate::tiers::Tier;
-use crate::tiers::amx::{self, Narrow, NarrowKernel, Product, Tiles, multiply};
+use crate::tiers::amx::{self, Ahead, Narrow, NarrowKernel, Product, Tiles, multiply_ahead};
 use llamac_formats::panel::blocks::{PART, group};
 use llamac_formats::{DType, PANEL_WIDTH, program, q8};
 use std::marker::PhantomData;
@@ -21,6 +22,9 @@ const BLOCK: usize = 2048;
 
 /// The most rows of a task: where the inputs are more than a block, the sums of all of them stay in the second-level cache.
 const TASK_ROWS: usize = 512;
+
+/// The fewest rows for which a thread reads, and unpacks, all weights for itself.
+const LEAST_PART_ROWS: usize = 192;
 
 /// Panels of a task.
 const TASK_PANELS: usize = 8;
@@ -61,34 +65,73 @@ pub(super) fn thread_scratch(m: usize, k: usize, segments: usize) -> usize {
     panels * PANEL_WIDTH * (k.min(BLOCK) / 2 + rows_of_sums(m, k))
 }
 
+/// How the rows are divided: into parts, among which the threads are divided, and each part into tasks.
+#[derive(Clone, Copy)]
+struct Rows {
+    /// All rows.
+    m: usize,
+    parts: usize,
+    /// Rows of a part, a multiple of 32 (the last part may have fewer).
+    part: usize,
+}
+
+impl Rows {
+    /// Each part reads all weights for itself, and unpacks them. That costs less than what it saves: fewer activations go through
+    /// a second-level cache for each panel, or they even stay there.
+    fn new(m: usize, threads: usize) -> Rows {
+        let parts = (m / LEAST_PART_ROWS).clamp(1, threads);
+        let part = m.div_ceil(parts).next_multiple_of(2 * amx::ROWS);
+        Rows { m, parts: m.div_ceil(part), part }
+    }
+
+    /// Tasks of a part.
+    fn tasks(&self) -> usize {
+        self.part.div_ceil(TASK_ROWS)
+    }
+
+    /// The rows of a task of a part, from the first to past the last; none where the last part is shorter.
+    fn of(&self, part: usize, task: usize) -> (usize, usize) {
+        let end = self.m.min((part + 1) * self.part);
+        let first = end.min(part * self.part + task * TASK_ROWS);
+        (first, end.min(first + TASK_ROWS))
+    }
+}
+
 /// Packs the rows and multiplies them by the panels of each task; the workers meet in between.
 ///
 /// # Safety
 /// As [`super::gemm`], and the GEMM must be one that tiles [`take`]; `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
     let a = args.packed.cast::<u8>();
+    let rows = Rows::new(args.m, worker.threads());
     // SAFETY: the caller vouches for the activations and the room: two bytes for each element where four are given.
-    unsafe { pack(worker, args, a) };
+    unsafe { pack(worker, args, rows, a) };
     worker.barrier();
     let a = a.cast_const();
     let segments = args.tile_segments();
     let spread = args.column_tasks(1) / (worker.threads() * 4) / 2 * 2;
     let panels = spread.clamp(2, panels_per_segment(segments));
     let column_tasks = args.column_tasks(panels);
-    let row_tasks = args.m.div_ceil(TASK_ROWS);
     // SAFETY: the caller vouches for the machine.
     let mut tiles = unsafe { Tiles::new() };
-    worker.share(row_tasks * column_tasks, |task| {
+    let mut backwards = false;
+    worker.share_parts(rows.parts, rows.tasks() * column_tasks, |part, task| {
         let columns = args.columns(panels, task % column_tasks);
+        // Where the threads of a part keep step, this is the thread's next task.
+        let next = task + worker.threads().div_ceil(rows.parts);
         let row_stride = panels * PANEL_WIDTH;
         let sums_step = rows_of_sums(args.m, args.k) * row_stride;
-        let first = task / column_tasks * TASK_ROWS;
+        let (first, last) = rows.of(part, task / column_tasks);
+        if first == last {
+            return;
+        }
         let task = Task {
             args,
             a,
             first,
-            last: args.m.min(first + TASK_ROWS),
+            last,
             columns,
+            next: args.columns(panels, next % column_tasks),
             sums: scratch,
             row_stride,
             sums_step,
@@ -96,7 +139,7 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f
             unpacked: unsafe { scratch.add(columns.segments.len() * sums_step) }.cast(),
         };
         // SAFETY: the caller vouches for the operands.
-        unsafe { task.run(&mut tiles) };
+        unsafe { task.run(&mut tiles, &mut backwards) };
     });
 }
 
@@ -104,15 +147,15 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f
 const PACK: usize = 512;
 
 /// Packs all rows as `[row tile][k / 32][rows of the tile][32]` bf16, together with the other workers; complete after the next
-/// barrier.
+/// barrier. Who multiplies a part packs it.
 ///
 /// # Safety
 /// The activations must be there, and room for as many bf16.
-unsafe fn pack(worker: &Worker, args: &GemmArgs, to: *mut u8) {
+unsafe fn pack(worker: &Worker, args: &GemmArgs, rows: Rows, to: *mut u8) {
     let depths = args.k.div_ceil(PACK);
-    worker.share(args.m.div_ceil(amx::ROWS) * depths, |task| {
-        let begin = task / depths * amx::ROWS;
-        let rows = amx::ROWS.min(args.m - begin);
+    worker.share_parts(rows.parts, rows.part.div_ceil(amx::ROWS) * depths, |part, task| {
+        let begin = part * rows.part + task / depths * amx::ROWS;
+        let rows = amx::ROWS.min(args.m.saturating_sub(begin));
         let first = task % depths * PACK;
         let last = args.k.min(first + PACK);
         for row in 0..rows {
@@ -211,6 +254,8 @@ struct Task<'a> {
     /// Past the last row.
     last: usize,
     columns: Columns<'a>,
+    /// The columns that this thread probably has next.
+    next: Columns<'a>,
     /// The segments' sums, each `[rows][row_stride]`.
     sums: *mut f32,
     row_stride: usize,
@@ -220,10 +265,36 @@ struct Task<'a> {
     unpacked: *mut u8,
 }
 
+/// Weights to come, which the products of a block fetch in equal shares.
+struct Following {
+    /// Where the first bytes of each panel are.
+    panels: [*const u8; 2 * TASK_PANELS],
+    /// Panels.
+    all: usize,
+    /// Bytes of each.
+    bytes: usize,
+    /// Bytes of a product.
+    share: usize,
+    /// Bytes given out.
+    at: usize,
+}
+
+impl Following {
+    /// The next product's share, in so many steps.
+    fn share(&mut self, steps: usize) -> Ahead {
+        let (panel, at) = (self.at / self.bytes.max(1), self.at % self.bytes.max(1));
+        self.at += self.share;
+        let from = if panel < self.all { self.panels[panel].wrapping_add(at) } else { self.panels[0] };
+        Ahead { from, step: self.share / steps }
+    }
+}
+
 impl Task<'_> {
+    /// Every other block visits the rows `backwards`: those of the block before that are still in the second-level cache first.
+    ///
     /// # Safety
     /// As [`many_rows`].
-    unsafe fn run(&self, tiles: &mut Tiles) {
+    unsafe fn run(&self, tiles: &mut Tiles, backwards: &mut bool) {
         let k = self.args.k;
         let count = self.columns.end - self.columns.begin;
         for block in (0..k).step_by(BLOCK) {
@@ -239,16 +310,44 @@ impl Task<'_> {
                     *panel = self.bf16(segment, self.columns.begin + i % count, block, inputs, room);
                 }
             }
-            for row in (self.first..self.last).step_by(2 * amx::ROWS) {
+            let pairs = (self.last - self.first).div_ceil(2 * amx::ROWS);
+            let products = pairs * inputs.div_ceil(DEPTH) * all.div_ceil(2);
+            // SAFETY: the caller vouches for the panels.
+            let mut following = unsafe { self.following(block + inputs, products) };
+            for i in 0..pairs {
+                let row_of = |i: usize| self.first + 2 * amx::ROWS * if *backwards { pairs - 1 - i } else { i };
+                let (row, next) = (row_of(i), row_of((i + 1).min(pairs - 1)));
                 // SAFETY: the caller vouches for the operands.
                 unsafe {
-                    self.rows(tiles, row, &panels[..all], block, inputs);
+                    self.rows(tiles, [row, next], &panels[..all], block, inputs, &mut following);
                     if block + inputs == k {
                         self.emit(row);
                     }
                 }
             }
+            *backwards = !*backwards;
         }
+    }
+
+    /// The weights that come after those of a block, to be fetched during so many products.
+    ///
+    /// # Safety
+    /// As [`many_rows`].
+    unsafe fn following(&self, k: usize, products: usize) -> Following {
+        let (columns, k) = if k < self.args.k { (self.columns, k) } else { (self.next, 0) };
+        let inputs = BLOCK.min(self.args.k - k);
+        let count = columns.end - columns.begin;
+        let mut panels = [std::ptr::null(); 2 * TASK_PANELS];
+        let mut bytes = 0;
+        let all = (columns.segments.len() * count).min(panels.len());
+        for (i, panel) in panels.iter_mut().enumerate().take(all) {
+            let segment = &columns.segments[i / count];
+            // SAFETY: the caller vouches for the panels.
+            let (at, _) = unsafe { self.args.panel(segment, columns.begin + i % count) };
+            *panel = at.wrapping_add(offset_of_input(segment.dtype, k));
+            bytes = offset_of_input(segment.dtype, inputs);
+        }
+        Following { panels, all, bytes, share: (all * bytes).div_ceil(products), at: 0 }
     }
 
     /// Where the bf16 of `inputs` inputs of a panel, from input `k`, are: in the panel itself, or unpacked into `room`.
@@ -272,11 +371,19 @@ impl Task<'_> {
         }
     }
 
-    /// Up to two row tiles from `row` on times some inputs of all panels.
+    /// Up to two row tiles from `row` on times some inputs of all panels; those from `next` on come after.
     ///
     /// # Safety
     /// As [`many_rows`]; the panels hold `inputs` inputs from `block` on.
-    unsafe fn rows(&self, tiles: &mut Tiles, row: usize, panels: &[*const u8], block: usize, inputs: usize) {
+    unsafe fn rows(
+        &self,
+        tiles: &mut Tiles,
+        [row, next]: [usize; 2],
+        panels: &[*const u8],
+        block: usize,
+        inputs: usize,
+        following: &mut Following,
+    ) {
         let count = self.columns.end - self.columns.begin;
         let heights = [0, amx::ROWS].map(|r| (self.last - row).saturating_sub(r).min(amx::ROWS));
         let row_tiles = if heights[1] > 0 { 2 } else { 1 };
@@ -292,6 +399,12 @@ impl Task<'_> {
                     first.add(k / amx::INPUTS * tile_bytes(0)),
                     second.add(k / amx::INPUTS * tile_bytes(row_tiles - 1)),
                 ];
+                // The activations of the next inputs, or of the next rows.
+                let to_come = if k + DEPTH < block + inputs {
+                    a.map(|a| a.wrapping_add(DEPTH / amx::INPUTS * tile_bytes(0)))
+                } else {
+                    [0, amx::ROWS].map(|r| self.a.wrapping_add(2 * ((next + r) * self.args.k + block * amx::ROWS)))
+                };
                 for pair in (0..panels.len()).step_by(2) {
                     let at = |i: usize| panels[i].add((k - block) * INPUT_BYTES);
                     let width = 2.min(panels.len() - pair);
@@ -306,7 +419,9 @@ impl Task<'_> {
                         stride: 4 * self.row_stride,
                         fresh: k == 0,
                     };
-                    multiply(tiles, &product);
+                    let activations =
+                        Ahead { from: to_come[pair / 2 % 2].wrapping_add(pair / 4 * steps * 128), step: 128 };
+                    multiply_ahead(tiles, &product, [activations, following.share(steps)]);
                 }
             }
         }

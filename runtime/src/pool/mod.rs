@@ -35,8 +35,9 @@ struct Shared {
     arrived: Apart<AtomicUsize>,
     /// Counts barriers; a change releases those who wait.
     generation: Apart<AtomicU32>,
-    /// The turn (upper half) and the next task of it (lower half).
-    claims: Apart<AtomicU64>,
+    /// The turn (upper half) and the next task of it (lower half); one for each part of a turn, of which there are at most as
+    /// many as threads.
+    claims: Box<[Apart<AtomicU64>]>,
     closing: AtomicBool,
     /// Whether a thread of this run has panicked.
     broken: AtomicBool,
@@ -96,7 +97,7 @@ impl Pool {
             running: Apart(AtomicUsize::new(0)),
             arrived: Apart(AtomicUsize::new(0)),
             generation: Apart(AtomicU32::new(0)),
-            claims: Apart(AtomicU64::new(0)),
+            claims: (0..threads).map(|_| Apart(AtomicU64::new(0))).collect(),
             closing: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -136,7 +137,7 @@ impl Pool {
         assert!(!INSIDE.get(), "a run of the pool was started from inside a run");
         let _turn = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
-        shared.claims.0.store(0, Ordering::Relaxed);
+        shared.claims.iter().for_each(|c| c.0.store(0, Ordering::Relaxed));
         shared.arrived.0.store(0, Ordering::Relaxed);
         shared.broken.store(false, Ordering::Relaxed);
         shared.running.0.store(shared.threads - 1, Ordering::Relaxed);
@@ -260,15 +261,37 @@ impl Worker<'_> {
     /// # Panics
     /// If `count` exceeds `u32::MAX`.
     pub fn share(&self, count: usize, mut task: impl FnMut(usize)) {
+        self.share_parts(1, count, |_, i| task(i));
+    }
+
+    /// As [`Worker::share`], with `count` tasks in each of some parts; calls `task(part, index)`. The threads begin in different
+    /// parts, so that what the tasks of a part have in common stays in their caches, and help in the others afterwards.
+    ///
+    /// # Panics
+    /// If `count` exceeds `u32::MAX`, or there are more parts than threads.
+    pub fn share_parts(&self, parts: usize, count: usize, mut task: impl FnMut(usize, usize)) {
         let shared = self.shared;
+        assert!(parts <= shared.threads, "{parts} parts for {} threads", shared.threads);
         if shared.threads == 1 {
-            (0..count).for_each(task);
+            (0..parts * count).for_each(|i| task(0, i));
             return;
         }
         let count = u32::try_from(count).expect("a step has at most u32::MAX tasks");
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
-        let claims = &shared.claims.0;
+        for part in 0..parts {
+            let part = (self.index + part) % parts;
+            while let Some(next) = shared.claim(part, turn, count) {
+                task(part, next as usize);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The next of the `count` tasks of a part of a turn, if one is left.
+    fn claim(&self, part: usize, turn: u32, count: u32) -> Option<u32> {
+        let claims = &self.claims[part].0;
         let mut seen = claims.load(Ordering::Relaxed);
         loop {
             let ahead = turn.wrapping_sub((seen >> 32) as u32) as i32;
@@ -277,17 +300,14 @@ impl Worker<'_> {
                 // The others have not come to this turn yet.
                 1.. => 0,
                 // Another thread is in a later turn, for which it had to find no task left in this one.
-                _ => return,
+                _ => return None,
             };
             if next >= count {
-                return;
+                return None;
             }
             let claimed = u64::from(turn) << 32 | u64::from(next + 1);
             match claims.compare_exchange_weak(seen, claimed, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => {
-                    task(next as usize);
-                    seen = claims.load(Ordering::Relaxed);
-                }
+                Ok(_) => return Some(next),
                 Err(now) => seen = now,
             }
         }

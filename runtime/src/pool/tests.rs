@@ -43,6 +43,30 @@ fn shares_without_barriers_between_them_do_not_mix() {
 }
 
 #[test]
+fn every_task_of_every_part_is_done_once() {
+    for threads in 1..=4 {
+        let pool = Pool::new(threads).unwrap();
+        let done: Vec<[[AtomicUsize; 5]; 4]> = (0..500).map(|_| Default::default()).collect();
+        let parts_of = |turn: usize| turn % threads + 1;
+        pool.run(&|worker| {
+            for (turn, done) in done.iter().enumerate() {
+                worker.share_parts(parts_of(turn), turn % 6, |part, task| {
+                    done[part][task].fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        for (turn, done) in done.iter().enumerate() {
+            for (part, done) in done.iter().enumerate() {
+                for (task, times) in done.iter().enumerate() {
+                    let want = usize::from(part < parts_of(turn) && task < turn % 6);
+                    assert_eq!(times.load(Ordering::Relaxed), want, "{threads} threads, turn {turn}, part {part}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_barrier_orders_what_comes_before_and_after() {
     for threads in 1..=4 {
         let pool = Pool::new(threads).unwrap();

@@ -208,6 +208,15 @@ pub(crate) struct Product {
     pub(crate) fresh: bool,
 }
 
+/// Bytes that a product asks for in advance: two cache lines a step. They need not exist.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// The first.
+    pub(crate) from: *const u8,
+    /// Bytes from step to step.
+    pub(crate) step: usize,
+}
+
 /// What the assembly reads, by offset.
 #[repr(C)]
 struct Call {
@@ -220,6 +229,8 @@ struct Call {
     sums: [*mut f32; 4],
     stride: usize,
     fresh: usize,
+    ahead: [*const u8; 2],
+    ahead_step: [usize; 2],
 }
 
 /// `sums += a · b`, products and sums in f32, pair by pair of inputs.
@@ -228,6 +239,17 @@ struct Call {
 /// The machine must have the tier, and this thread the tiles configured for the rows of `a`. The operands must be valid
 /// for the sizes given; the second row tile's sums lie 16 rows after the first's.
 pub(crate) unsafe fn multiply(tiles: &Tiles, p: &Product) {
+    // Nothing but what is at hand.
+    let ahead = Ahead { from: p.a[0], step: 0 };
+    // SAFETY: the caller vouches for all of it.
+    unsafe { multiply_ahead(tiles, p, [ahead; 2]) };
+}
+
+/// The same; `ahead` is fetched into the second-level cache meanwhile.
+///
+/// # Safety
+/// As [`multiply`].
+pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Ahead; 2]) {
     let second = p.sums.map(|s| s.wrapping_byte_add(ROWS * p.stride));
     let call = Call {
         a: p.a,
@@ -237,6 +259,8 @@ pub(crate) unsafe fn multiply(tiles: &Tiles, p: &Product) {
         sums: [p.sums[0], p.sums[1], second[0], second[1]],
         stride: p.stride,
         fresh: p.fresh.into(),
+        ahead: ahead.map(|a| a.from),
+        ahead_step: ahead.map(|a| a.step),
     };
     // SAFETY: the caller vouches for the machine, the tiles and the operands.
     unsafe {
@@ -272,10 +296,14 @@ macro_rules! product {
                     "mov {a1}, [{call} + {a} + 8]",
                     "mov {b0}, [{call} + {b}]",
                     "mov {b1}, [{call} + {b} + 8]",
+                    "mov {p0}, [{call} + {ahead}]",
+                    "mov {p1}, [{call} + {ahead} + 8]",
                     "mov {n}, [{call} + {steps}]",
                     "mov {s}, 64",
                     "2:",
                     $($body,)*
+                    "add {p0}, [{call} + {ahead_step}]",
+                    "add {p1}, [{call} + {ahead_step} + 8]",
                     "add {a0}, [{call} + {a_step}]",
                     "add {a1}, [{call} + {a_step} + 8]",
                     "add {b0}, 1024",
@@ -287,9 +315,11 @@ macro_rules! product {
                     concat!("tilestored [{a0} + {s}], ", $tmm),)*
                     call = in(reg) call,
                     a0 = out(reg) _, a1 = out(reg) _, b0 = out(reg) _, b1 = out(reg) _, n = out(reg) _, s = out(reg) _,
+                    p0 = out(reg) _, p1 = out(reg) _,
                     a = const offset_of!(Call, a), b = const offset_of!(Call, b), steps = const offset_of!(Call, steps),
                     a_step = const offset_of!(Call, a_step), sums = const offset_of!(Call, sums),
                     stride = const offset_of!(Call, stride), fresh = const offset_of!(Call, fresh),
+                    ahead = const offset_of!(Call, ahead), ahead_step = const offset_of!(Call, ahead_step),
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack)
@@ -302,25 +332,31 @@ macro_rules! product {
 product!(two_by_two, sums: [("tmm0", "0"), ("tmm1", "8"), ("tmm2", "16"), ("tmm3", "24")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
     "tileloadd tmm6, [{b0} + {s}]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
     "tileloadd tmm7, [{b1} + {s}]",
-    "tdpbf16ps tmm1, tmm4, tmm7",
     "tileloadd tmm5, [{a1} + {s}]",
+    "prefetcht1 [{p0}]",
+    "prefetcht1 [{p0} + 64]",
+    "prefetcht1 [{p1}]",
+    "prefetcht1 [{p1} + 64]",
+    "tdpbf16ps tmm0, tmm4, tmm6",
+    "tdpbf16ps tmm1, tmm4, tmm7",
     "tdpbf16ps tmm2, tmm5, tmm6",
     "tdpbf16ps tmm3, tmm5, tmm7",
 ]);
 product!(two_by_one, sums: [("tmm0", "0"), ("tmm2", "16")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
     "tileloadd tmm6, [{b0} + {s}]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
     "tileloadd tmm5, [{a1} + {s}]",
+    "tdpbf16ps tmm0, tmm4, tmm6",
     "tdpbf16ps tmm2, tmm5, tmm6",
 ]);
 product!(one_by_two, sums: [("tmm0", "0"), ("tmm1", "8")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
     "tileloadd tmm6, [{b0} + {s}]",
-    "tdpbf16ps tmm0, tmm4, tmm6",
     "tileloadd tmm7, [{b1} + {s}]",
+    "prefetcht1 [{p1}]",
+    "prefetcht1 [{p1} + 64]",
+    "tdpbf16ps tmm0, tmm4, tmm6",
     "tdpbf16ps tmm1, tmm4, tmm7",
 ]);
 product!(one_by_one, sums: [("tmm0", "0")], loop: [

@@ -36,7 +36,7 @@ fn partial_tiles_and_several_blocks_of_inputs() {
     for (act, dtype) in [(DType::BF16, DType::BF16), (DType::Q8, DType::Block(BlockFormat::Q4K))] {
         for (n, k) in [(16, 256), (40, 2304), (300, 512), (136, 4352)] {
             let matrix = Matrix::new(dtype, n, k, &mut numbers);
-            for m in [24, 31, 32, 33, 48, 55, 530] {
+            for m in [24, 31, 32, 33, 48, 55, 530, 1027] {
                 let a = Activations::new(act, &numbers.reals(m * k), k);
                 let got = a.times(&pool, Tier::Amx, m, k, &[segment(&matrix, n)]);
                 let want = a.times(&pool, Tier::Avx512, m, k, &[segment(&matrix, n)]);
@@ -45,6 +45,30 @@ fn partial_tiles_and_several_blocks_of_inputs() {
                 let limit = if act == DType::Q8 { 8e-6 } else { 1e-11 };
                 assert!(apart <= limit * all, "{act} {dtype} {m} x {k} x {n}: {:e}", apart / all);
             }
+        }
+    }
+}
+
+/// Rows are divided among threads where there are many: no result may show it.
+#[test]
+fn the_division_of_rows_leaves_no_trace() {
+    if !Tier::Amx.available() {
+        eprintln!("this machine has no tiles: skipped");
+        return;
+    }
+    let mut numbers = Numbers::new(23);
+    let (n, k, m) = (72, 2304, 1060);
+    for (act, dtype) in [(DType::BF16, DType::BF16), (DType::Q8, DType::Block(BlockFormat::Q8_0))] {
+        let matrix = Matrix::new(dtype, n, k, &mut numbers);
+        let rows = numbers.reals(m * k);
+        let run = |threads: usize, m: usize| {
+            let a = Activations::new(act, &rows[..m * k], k);
+            let out = a.times(&Pool::new(threads).unwrap(), Tier::Amx, m, k, &[segment(&matrix, n)]);
+            out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+        };
+        let want = run(1, m);
+        for (threads, m) in [(2, m), (3, m), (5, m), (2, 530), (3, 577), (2, 384)] {
+            assert!(run(threads, m) == want[..m * n], "{act} {dtype}: {m} rows, {threads} threads");
         }
     }
 }
