@@ -19,7 +19,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once
-    #[arg(long, alias = "parallel", value_name = "N", default_value_t = 1)]
+    #[arg(long, alias = "parallel", value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub batch: usize,
     /// Most tokens to generate; -1: until the text ends or the context is full
     #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]

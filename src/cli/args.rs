@@ -424,6 +424,7 @@ pub struct BenchArgs {
     pub depth: Vec<usize>,
     /// Sequences run together, a list: a step of decode has a row of each, prompts share their steps
     #[arg(short = 'b', long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
+    #[arg(allow_negative_numbers = true)]
     pub batch: Vec<usize>,
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512, avx512vnni, amx [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]
