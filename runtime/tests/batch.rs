@@ -88,7 +88,7 @@ fn a_place_that_is_free_is_taken_by_the_next() {
     let mut batch = Batch::new(&mut model, 2).unwrap();
     batch.add(&long, vec![sampler(0)]).unwrap();
     batch.add(&short, vec![sampler(1)]).unwrap();
-    let mut found = vec![vec![], vec![]];
+    let mut found = [vec![], vec![]];
     for _ in 0..4 {
         for c in batch.step().unwrap() {
             found[c.slot].push(c.token);

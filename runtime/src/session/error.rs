@@ -140,8 +140,8 @@ pub enum GenerateError {
     Empty,
     /// More sequences at once than the program runs, or none.
     #[error(
-        "{found} sequences at once: the program runs 1 to {}, for it has {slots} slots (--slots) and steps of at most {rows} rows \
-         (--chunk) and {outputs} outputs",
+        "{found} sequences at once: the program runs 1 to {}, for it has {slots} slots and steps of at most {rows} rows \
+         and {outputs} outputs",
         slots.min(rows).min(outputs)
     )]
     Places {

@@ -200,7 +200,7 @@ impl Report<'_> {
     fn moved(&self, build: &Build, test: &Test) -> Option<usize> {
         let rows = (test.prompt.max(1) * test.sequences).min(build.program.bounds.rows);
         let tokens = test.depth + if test.prompt > 0 { rows.min(test.prompt) } else { test.generate };
-        let outputs = if test.prompt > 0 { (rows / test.prompt).max(1) } else { test.sequences };
+        let outputs = rows.checked_div(test.prompt).map_or(test.sequences, |ended| ended.max(1));
         let sizes = Sizes { rows, outputs, tokens };
         let entry = build.plan.as_ref()?.entries.get(self.entry(build, test))?;
         Some(traffic::outside_gemms(entry, &sizes))
