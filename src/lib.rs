@@ -40,6 +40,54 @@
 //! assert_eq!(session.sample(&mut sampler), second); // and so does what was rewound
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Several sequences together: [`llamac_runtime::Batch`] runs prompts in common steps and then a row of every sequence in each
+//! step; a sequence that ends leaves its place to the next prompt.
+//!
+//! ```
+//! # use llamac::{compile, model::{Model, Sizes}};
+//! # use std::{path::Path, sync::Arc};
+//! use llamac_runtime::sample::{Sampler, SamplingParams};
+//! use llamac_runtime::{Batch, Generator};
+//!
+//! // A slot for each of two sequences, 64 tokens each.
+//! let sizes = Sizes { context: Some(64), slots: Some(2), ..Sizes::default() };
+//! # let path = Path::new("examples/models/bard");
+//! # let model = Model::open(path, None, &sizes)?;
+//! # let compiled = compile::compile(model.graph.clone(), &llamac_passes::Options::default(), false)?;
+//! # let (weights, _) = compile::pack_weights(&compiled, &model, 1, &mut |_, _| {})?;
+//! # let pool = Arc::new(llamac_runtime::Pool::new(1)?);
+//! # let session = compile::session(&compiled, weights, pool, llamac_runtime::Tier::detect())?;
+//! # let tokenizer = model.open_tokenizer(2048)?.ok_or("it has no tokenizer")?;
+//! let mut generator = Generator::new(session)?;
+//! let mut prompts = ["ROMEO:", "JULIET:", "KING:"].into_iter().enumerate();
+//! let mut texts = vec![vec![]; 3];
+//! let mut whose = [0; 2];
+//!
+//! let mut batch = Batch::new(&mut generator, 2)?;
+//! loop {
+//!     while batch.free() > 0 {
+//!         let Some((i, prompt)) = prompts.next() else { break };
+//!         let params = SamplingParams { temperature: 0.8, top_k: 40, top_p: 0.95, seed: i as u64 };
+//!         let sampler = Sampler::new(params, batch.generator().vocab())?;
+//!         // As many samplers, as many sequences of this prompt.
+//!         let slots = batch.add(&tokenizer.encode(prompt, true)?, vec![sampler])?;
+//!         whose[slots[0]] = i;
+//!     }
+//!     if batch.running() == 0 {
+//!         break;
+//!     }
+//!     for chosen in batch.step()?.to_vec() {
+//!         let text = &mut texts[whose[chosen.slot]];
+//!         text.push(chosen.token);
+//!         if text.len() == 8 || batch.is_full(chosen.slot) {
+//!             batch.remove(chosen.slot)?;
+//!         }
+//!     }
+//! }
+//! assert!(texts.iter().all(|text| text.len() == 8));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod artifact;
 pub mod compile;

@@ -141,9 +141,11 @@ fn invalid_utf8() {
 fn everything() -> Vec<Vec<String>> {
     let (bard, tiny) = (bard(), model("tiny-llama2"));
     let (bard, tiny) = (bard.to_str().unwrap(), tiny.to_str().unwrap());
-    let all: [&[&str]; 14] = [
+    let all: [&[&str]; 16] = [
         &["run", bard, "ROMEO:", "-n", "5"],
         &["run", bard, "ROMEO:", "-n", "5", "--format", "json"],
+        &["run", bard, "ROMEO:", "-n", "5", "--batch", "2"],
+        &["run", bard, "ROMEO:", "-n", "5", "--batch", "2", "--format", "jsonl"],
         &["run", tiny, "--ids", "1", "-n", "5"],
         &["logits", tiny, "--ids", "1"],
         &["logits", tiny, "--ids", "1", "--format", "npy"],

@@ -1,7 +1,8 @@
 //! Running an artifact.
 
-use crate::generate::{self, Given, Source, check_prompt, generate};
+use crate::generate::{self, Source, generate};
 use crate::options::{GenerateArgs, ThreadArgs};
+use crate::prompts::{Given, encode};
 use crate::{Failure, Result, failure, output, say};
 use clap::Parser;
 use llamac_formats::artifact::{Header, Manifest};
@@ -68,13 +69,15 @@ pub fn run(
     start: Instant,
 ) -> Result<(ExitCode, Option<ProfileTable>)> {
     let tokenizer = program.tokenizer()?;
-    let prompt = given.ids(program.path(), tokenizer, program.bos())?;
     let bounds = program.executable().program().bounds;
-    check_prompt(&prompt, program.executable().program().vocab, bounds.tokens)?;
+    generate::check_batch(args, &bounds, program.path())?;
+    let text = |text: &str| encode(text, program.path(), tokenizer);
+    let vocab = program.executable().program().vocab;
+    let prompts = given.prompts(text, program.bos(), vocab, bounds.tokens)?;
     let tier = generate::tier(threads.tier.as_deref())?;
     let mut generator = program.session_on(generate::pool(threads.threads)?, tier)?;
     let source = Source { tokenizer, eos: program.eos(), load: start.elapsed(), compile: None };
-    generate(&mut generator, &prompt, args, &source)
+    generate(&mut generator, &prompts, args, &source)
 }
 
 /// Header and manifest as one JSON object.

@@ -2,7 +2,9 @@
 
 use crate::options::{GenerateArgs, RunFormat};
 use crate::output::{self, StdoutError};
-use crate::{Result, failure, ids, say, warn};
+use crate::prompts::{self, Given, Prompt};
+use crate::{Result, batch, failure, say, warn};
+use llamac_formats::Bounds;
 use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::text::Tokenizer;
 use llamac_runtime::{Generator, Pool, ProfileTable, Tier, machine};
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Exit status after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
+/// The most sequences that may be asked for: as many as a cache may have slots.
+const MOST_SEQUENCES: usize = 1 << 16;
 
 /// How the tokens are chosen.
 pub fn sampling(args: &GenerateArgs) -> SamplingParams {
@@ -29,11 +33,33 @@ pub fn check(args: &GenerateArgs) -> Result<Given> {
     count(args)?;
     // The real sampler needs the vocabulary.
     Sampler::new(sampling(args), 1)?;
-    given(args)
+    if !(1..=MOST_SEQUENCES).contains(&args.batch) {
+        return Err(failure(format!("--batch: found {}, expected 1 to {MOST_SEQUENCES} sequences", args.batch)));
+    }
+    prompts::given(args)
+}
+
+/// Refuses more sequences at once than a program runs, and says what would run them. `origin` is the program, as errors call
+/// it.
+///
+/// # Errors
+/// What was found and what is there.
+pub fn check_batch(args: &GenerateArgs, bounds: &Bounds, origin: &Path) -> Result<()> {
+    let (found, most) = (args.batch, bounds.slots.min(bounds.rows).min(bounds.outputs));
+    if found <= most {
+        return Ok(());
+    }
+    Err(failure(format!(
+        "--batch: found {found}, but {} runs at most {most} sequences at once: its cache has {} slots, its steps have at \
+         most {} rows. Take a smaller --batch, or a program made for as many: `llamac compile MODEL --slots {found} -o FILE`",
+        origin.display(),
+        bounds.slots,
+        bounds.rows
+    )))
 }
 
 /// How many tokens to generate.
-fn count(args: &GenerateArgs) -> Result<usize> {
+pub(crate) fn count(args: &GenerateArgs) -> Result<usize> {
     match args.count {
         -1 => Ok(usize::MAX),
         n @ 1.. => Ok(usize::try_from(n)?),
@@ -42,84 +68,6 @@ fn count(args: &GenerateArgs) -> Result<usize> {
             Err(failure(format!("-n: found {n}, expected {expected}")))
         }
     }
-}
-
-/// What the options give to begin with.
-#[derive(Debug)]
-pub enum Given {
-    /// A prompt.
-    Text(String),
-    /// Token ids.
-    Ids(Vec<u32>),
-    /// Neither.
-    Nothing,
-}
-
-/// Reads the prompt's options.
-fn given(args: &GenerateArgs) -> Result<Given> {
-    let text = args.prompt.as_ref().or(args.prompt_flag.as_ref());
-    match (text, &args.ids) {
-        (Some(_), Some(_)) => Err(failure("a prompt and --ids were given: expected one of them")),
-        (Some(text), None) if text.is_empty() => {
-            Err(failure("the prompt is empty: give some text, or leave it out to start from the begin token"))
-        }
-        (Some(text), None) => Ok(Given::Text(text.clone())),
-        (None, Some(list)) => Ok(Given::Ids(ids::parse(list).map_err(failure)?)),
-        (None, None) => Ok(Given::Nothing),
-    }
-}
-
-impl Given {
-    /// The prompt's ids. `origin` is the model, as errors call it.
-    ///
-    /// # Errors
-    /// If there is no tokenizer to read text with, or no begin token to start from nothing with.
-    pub fn ids(&self, origin: &Path, tokenizer: Option<&Tokenizer>, bos: Option<u32>) -> Result<Vec<u32>> {
-        match self {
-            Given::Ids(ids) => Ok(ids.clone()),
-            Given::Text(text) => encode(text, origin, tokenizer),
-            Given::Nothing => match bos {
-                Some(bos) => Ok(vec![bos]),
-                None => Err(failure("no prompt was given and the model has no begin token: give a prompt or --ids")),
-            },
-        }
-    }
-}
-
-/// A prompt's ids, for a model that has a tokenizer.
-///
-/// # Errors
-/// If it has none, or the text no tokens.
-pub fn encode(text: &str, origin: &Path, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
-    let Some(tokenizer) = tokenizer else {
-        return Err(failure(format!(
-            "{}: there is no tokenizer.json, so text cannot be read: give token ids with --ids",
-            origin.display()
-        )));
-    };
-    let ids = tokenizer.encode(text, true)?;
-    if ids.is_empty() {
-        return Err(failure("the prompt has no tokens: give some text, or ids with --ids"));
-    }
-    Ok(ids)
-}
-
-/// Refuses ids past the vocabulary and prompts longer than the context before anything runs.
-///
-/// # Errors
-/// The token, or the length.
-pub fn check_prompt(prompt: &[u32], vocab: Option<usize>, context: usize) -> Result<()> {
-    if let Some((at, id)) = vocab.and_then(|v| prompt.iter().enumerate().find(|&(_, &id)| id as usize >= v)) {
-        let vocab = vocab.unwrap_or(0);
-        return Err(failure(format!("token {at} of the prompt is {id}, expected 0..{vocab} (the model's vocabulary)")));
-    }
-    if prompt.len() > context {
-        return Err(failure(format!(
-            "the prompt has {} tokens, the context {context}: shorten it, or raise -c if the model allows it",
-            prompt.len()
-        )));
-    }
-    Ok(())
 }
 
 /// The tier asked for, or the best of this machine.
@@ -172,14 +120,14 @@ pub struct Source<'a> {
     pub compile: Option<Duration>,
 }
 
-/// Generates after a prompt, streaming text or as one JSON object, then timings on stderr. A profile, if one was asked for,
-/// is returned.
+/// Generates after a prompt, streaming text or as one JSON object, or several sequences as `--batch` and `--prompts` say;
+/// then timings on stderr. A profile, if one was asked for, is returned.
 ///
 /// # Errors
 /// Whatever stops it.
 pub fn generate(
     generator: &mut Generator,
-    prompt: &[u32],
+    prompts: &[Prompt],
     args: &GenerateArgs,
     source: &Source<'_>,
 ) -> Result<(ExitCode, Option<ProfileTable>)> {
@@ -192,7 +140,25 @@ pub fn generate(
             std::process::exit(i32::from(INTERRUPTED));
         }
     })?;
+    match prompts {
+        [one] if args.batch == 1 && args.prompts.is_none() && args.format != RunFormat::Jsonl => {
+            single(generator, &one.ids, args, source, &interrupted)?;
+        }
+        _ => batch::generate(generator, prompts, args, source, &interrupted)?,
+    }
+    let interrupted = interrupted.load(Ordering::SeqCst);
+    let code = if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS };
+    Ok((code, generator.session().profile(true)))
+}
 
+/// One sequence, shown as it comes.
+fn single(
+    generator: &mut Generator,
+    prompt: &[u32],
+    args: &GenerateArgs,
+    source: &Source<'_>,
+    interrupted: &AtomicBool,
+) -> Result<()> {
     let mut generation = Generation {
         sampler: Sampler::new(sampling(args), generator.vocab())?,
         eos: if args.ignore_eos { &[] } else { source.eos },
@@ -203,29 +169,24 @@ pub fn generate(
         prompt_time: Duration::ZERO,
         time: Duration::ZERO,
     };
-    generation.go(generator, prompt, count(args)?, source.tokenizer, &interrupted)?;
+    generation.go(generator, prompt, count(args)?, source.tokenizer, interrupted)?;
     let timings = Timings { load: source.load, compile: source.compile, prompt_tokens: prompt.len() };
-    match args.format {
-        RunFormat::Text => {
-            let text_ends = generation.text.as_ref().is_some_and(|t| t.ends_with('\n'));
-            if !text_ends {
-                output::print("\n")?;
-            }
+    if generation.stream {
+        let text_ends = generation.text.as_ref().is_some_and(|t| t.ends_with('\n'));
+        if !text_ends {
+            output::print("\n")?;
         }
-        RunFormat::Json => {
-            let all = json!({
-                "prompt_ids": prompt,
-                "ids": generation.ids,
-                "text": generation.text,
-                "timings": timings.json(&generation),
-            });
-            output::print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()))?;
-        }
+    } else {
+        let all = json!({
+            "prompt_ids": prompt,
+            "ids": generation.ids,
+            "text": generation.text,
+            "timings": timings.json(&generation),
+        });
+        output::print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()))?;
     }
     timings.report(&generation, generator);
-    let interrupted = interrupted.load(Ordering::SeqCst);
-    let code = if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS };
-    Ok((code, generator.session().profile(true)))
+    Ok(())
 }
 
 struct Generation<'a> {
@@ -313,7 +274,7 @@ struct Timings {
 }
 
 /// Tokens per second; 0 where there was no time.
-fn rate(tokens: usize, time: Duration) -> f64 {
+pub(crate) fn rate(tokens: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
 }
 

@@ -4,10 +4,12 @@
 //! the crate links no compiler, so that the executables it is the front of stay small.
 
 pub mod artifact;
+mod batch;
 pub mod generate;
 pub mod ids;
 pub mod options;
 pub mod output;
+pub mod prompts;
 
 use std::fmt::Display;
 use std::io::Write;

@@ -1,6 +1,7 @@
 //! Options of generation.
 
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
 /// What to generate, and how.
 #[derive(Debug, Args)]
@@ -14,6 +15,12 @@ pub struct GenerateArgs {
     /// Token ids in place of a prompt: `1,5,7`, or a file of little-endian u32
     #[arg(long, value_name = "IDS|FILE", allow_hyphen_values = true)]
     pub ids: Option<String>,
+    /// A file of prompts in place of one: a line each, empty lines skipped; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once
+    #[arg(long, alias = "parallel", value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub batch: usize,
     /// Most tokens to generate; -1: until the text ends or the context is full
     #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]
     #[arg(allow_negative_numbers = true)]
@@ -44,10 +51,13 @@ pub struct GenerateArgs {
 /// Output of generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RunFormat {
-    /// The text, as it comes
+    /// The text, as it comes; several sequences one after the other, each below a line `==> sequence 0 (seed 7) <==`
     Text,
-    /// One JSON object: prompt_ids, ids, text, timings
+    /// One JSON object: prompt_ids, ids, text, timings; of several sequences: sequences, timings
     Json,
+    /// One JSON object a line for each sequence, in their order: sequence, line (of the file), seed, prompt, prompt_ids, ids,
+    /// text, finish_reason (stop, length, context, interrupted)
+    Jsonl,
 }
 
 /// How it runs.

@@ -6,7 +6,7 @@
 //! checks them once. A [`session::Session`] owns states, arena and scratch and runs steps: inputs are checked, the sizes
 //! S, R and T found, the first entry that holds them is resolved, and every thread of the [`pool::Pool`] walks its steps
 //! (`execute`): compiled kernels, [`gemm`], [`attention`], [`dot`] and [`gather`]. [`session::Generator`] gives the rows of
-//! a language model their meaning. [`profile`] says where the time went, [`limits`] what the machine could do. [`text`]
+//! a language model their meaning, [`session::Batch`] runs several sequences together. [`profile`] says where the time went, [`limits`] what the machine could do. [`text`]
 //! and [`sample`] stand at the two ends: text to tokens and back, and logits to the next token.
 //!
 //! It knows nothing of graphs, never links a compiler, and allocates nothing in a step. Only [`tiers`] and the kernels
@@ -41,7 +41,7 @@ pub use memory::Region;
 pub use pool::{Pool, Worker};
 pub use profile::{EntryTimes, Event, ProfileRow, ProfileTable, ThreadTrace};
 pub use program::{Code, Executable, LoadError, OpenError};
-pub use session::{Data, GenerateError, Generator, Logits, Row, Session, StepError};
+pub use session::{Batch, Chosen, Data, GenerateError, Generator, Logits, Row, Session, StepError};
 pub use tiers::{Features, Tier};
 
 #[cfg(test)]

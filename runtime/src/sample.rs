@@ -93,33 +93,59 @@ impl Sampler {
             return argmax(logits);
         }
         assert!(!logits.is_empty(), "logits of at least one token");
-        self.weigh(logits);
-        self.keep_top_k();
+        self.take_top_k(logits);
+        self.weigh();
         self.keep_top_p();
         self.draw()
     }
 
-    /// Makes every token a candidate, weighed by e^((logit − max) / temperature).
-    fn weigh(&mut self, logits: &[f32]) {
-        let number = |logit: f32| if logit.is_nan() { f32::NEG_INFINITY } else { logit };
-        let max = logits.iter().copied().map(number).fold(f32::NEG_INFINITY, f32::max);
-        let temperature = f64::from(self.params.temperature);
-        self.candidates.clear();
-        self.candidates.extend((0..).zip(logits).map(|(token, &logit)| {
-            let logit = number(logit);
-            // Equal infinities have no difference.
-            let below = if logit == max { 0.0 } else { f64::from(logit) - f64::from(max) };
-            Candidate { logit, token, weight: exp(below / temperature) }
-        }));
-    }
-
-    fn keep_top_k(&mut self) {
+    /// Makes the k likeliest tokens candidates, likeliest first; or all, in their order.
+    ///
+    /// Most tokens are seen once and compared with the k-th of those before them: a vocabulary is large, k small.
+    fn take_top_k(&mut self, logits: &[f32]) {
         let k = self.params.top_k;
-        if k > 0 && k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(k - 1, likelier_first);
-            self.candidates.truncate(k);
+        let all = k == 0 || k >= logits.len();
+        let most = if all { logits.len() } else { k.saturating_mul(4).max(256) };
+        let mut least = None;
+        self.candidates.clear();
+        for (token, &logit) in (0..).zip(logits) {
+            let logit = if logit.is_nan() { f32::NEG_INFINITY } else { logit };
+            // Among equals the lower index is likelier, and that was there before.
+            if least.is_some_and(|least| logit <= least) {
+                continue;
+            }
+            if self.candidates.len() == most {
+                self.keep_likeliest(k);
+                least = self.candidates.last().map(|c| c.logit);
+                if least.is_some_and(|least| logit <= least) {
+                    continue;
+                }
+            }
+            self.candidates.push(Candidate { logit, token, weight: 0.0 });
+        }
+        if !all {
+            self.keep_likeliest(k);
             // What the selection leaves is in no defined order.
             self.candidates.sort_unstable_by(likelier_first);
+        }
+    }
+
+    /// Keeps the k likeliest candidates, the least likely of them last.
+    fn keep_likeliest(&mut self, k: usize) {
+        if k < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(k - 1, likelier_first);
+            self.candidates.truncate(k);
+        }
+    }
+
+    /// Weighs the candidates by e^((logit − max) / temperature).
+    fn weigh(&mut self) {
+        let max = self.candidates.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max);
+        let temperature = f64::from(self.params.temperature);
+        for candidate in &mut self.candidates {
+            // Equal infinities have no difference.
+            let below = if candidate.logit == max { 0.0 } else { f64::from(candidate.logit) - f64::from(max) };
+            candidate.weight = exp(below / temperature);
         }
     }
 

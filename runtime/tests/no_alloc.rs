@@ -4,6 +4,8 @@ mod allocations;
 mod tiny;
 
 use allocations::allocations;
+use llamac_runtime::Batch;
+use llamac_runtime::sample::{Sampler, SamplingParams};
 
 // One test in this file: another would allocate on its own thread meanwhile.
 #[test]
@@ -28,6 +30,19 @@ fn a_step_allocates_nothing() {
             round(&mut model);
             let before = allocations();
             round(&mut model);
+            counted.push((threads, profiling, allocations() - before));
+            // Steps of prompts, of which one is of two sequences, and steps of tokens.
+            let sampler = |seed| {
+                let params = SamplingParams { temperature: 1.0, top_k: 5, top_p: 0.9, seed };
+                Sampler::new(params, tiny::VOCAB).unwrap()
+            };
+            let mut batch = Batch::new(&mut model, 3).unwrap();
+            batch.add(&prompt, vec![sampler(1), sampler(2)]).unwrap();
+            batch.add(&prompt[..5], vec![sampler(3)]).unwrap();
+            let before = allocations();
+            for _ in 0..8 {
+                batch.step().unwrap();
+            }
             counted.push((threads, profiling, allocations() - before));
         }
     }

@@ -68,6 +68,28 @@ fn top_k_keeps_k_and_the_first_of_equals() {
 }
 
 #[test]
+fn top_k_of_a_large_vocabulary_keeps_the_likeliest() {
+    // With ties, ascending, descending, and in no order.
+    let orders: [fn(usize) -> f32; 4] =
+        [|i| (i * 7919 % 97) as f32, |i| i as f32, |i| -(i as f32), |i| (i * 7919 % 1000) as f32];
+    for (k, order) in [1, 40, 100].into_iter().flat_map(|k| orders.map(|o| (k, o))) {
+        let mut logits: Vec<f32> = (0..1000).map(order).collect();
+        logits[17] = f32::NAN;
+        let mut likeliest: Vec<usize> = (0..1000).filter(|&i| !logits[i].is_nan()).collect();
+        likeliest.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        // So hot that all that are kept are equally likely.
+        let mut kept = vec![false; 1000];
+        let mut sampler = sampler(1e9, k, 1.0, 15);
+        for _ in 0..20 * k {
+            kept[sampler.sample(&logits) as usize] = true;
+        }
+        let mut expected = vec![false; 1000];
+        likeliest[..k].iter().for_each(|&i| expected[i] = true);
+        assert!(kept == expected, "the {k} likeliest");
+    }
+}
+
+#[test]
 fn top_p_keeps_the_smallest_set_that_reaches_p() {
     let four = logits(&[0.1, 0.5, 0.15, 0.25]);
     close(&frequencies(sampler(1.0, 0, 0.4, 9), &four, 2_000), &[0.0, 1.0, 0.0, 0.0]);

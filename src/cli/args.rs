@@ -169,7 +169,15 @@ pub struct FusionArgs {
   llamac run examples/models/bard \"ROMEO:\" -n 80
   llamac run -m examples/models/bard -p \"JULIET:\" -n 40 --temp 0
   llamac run examples/models/bard --ids 2043,866,266 -n 16 --format json
-  llamac run -m examples/models/bard -p \"KING:\" -n -1 --ignore-eos -c 256 --profile")]
+  llamac run -m examples/models/bard -p \"KING:\" -n -1 --ignore-eos -c 256 --profile
+  llamac run examples/models/bard \"ROMEO:\" -n 40 --batch 4 --seed 7
+  llamac run examples/models/bard --prompts examples/prompts.txt --batch 4 -n 32
+  llamac run examples/models/bard --prompts - --batch 4 -n 32 --format jsonl < examples/prompts.txt
+
+--batch and --prompts generate several sequences, a step for all of them at once. Sequence 0, 1, 2, … has the seed SEED,
+SEED + 1, SEED + 2, …; they are shown in this order, the first that has not ended as its text comes. One that ends leaves its
+place to the next line of the file. As text each comes below a line `==> sequence 0 (line 1, seed 7) <==`; for programs,
+`--format jsonl` gives an object for each on a line of its own.")]
 pub struct RunArgs {
     /// The model.
     #[command(flatten)]
@@ -384,7 +392,11 @@ pub struct VerifyArgs {
   llamac bench examples/models/bard
   llamac bench examples/models/bard -p 512 -n 128 -r 5 -t 1,2 --format json
   llamac bench examples/models/bard --fusion none,rows,epilogue,attention,all
-  llamac bench bard-unfused.llamac bard.llamac -p 128")]
+  llamac bench examples/models/bard -p 0 -n 64 -d 128 -b 1,8,32
+  llamac bench bard-unfused.llamac bard.llamac -p 128
+
+-p, -n and -d count tokens of each sequence; the cache has room for all of them. t/s is that of all sequences together,
+t/s each that of one of them, ms/step the time in which each gets a token (in a prefill, that of a chunk of rows).")]
 pub struct BenchArgs {
     /// Models and artifacts; several are measured in turn and compared
     #[arg(value_name = "MODEL", required_unless_present = "model_flag")]
@@ -410,6 +422,10 @@ pub struct BenchArgs {
     /// Tokens in the cache before measuring, a list
     #[arg(short = 'd', long = "n-depth", value_name = "N,…", value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,
+    /// Sequences run together, a list: a step of decode has a row of each, prompts share their steps
+    #[arg(short = 'b', long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
+    #[arg(allow_negative_numbers = true)]
+    pub batch: Vec<usize>,
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512, avx512vnni, amx [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]
     pub tier: Option<String>,

@@ -16,7 +16,7 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
     let given = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
     if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
         let prompt = match (given, &args.prompt) {
-            (None, Some(text)) => Some(llamac_runner::generate::encode(text, program.path(), program.tokenizer()?)?),
+            (None, Some(text)) => Some(llamac_runner::prompts::encode(text, program.path(), program.tokenizer()?)?),
             (given, _) => given,
         };
         let prompt = prompt.ok_or_else(nothing)?;

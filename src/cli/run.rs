@@ -4,15 +4,15 @@ use super::args::{RunArgs, TableFormat};
 use super::setup::{self, Ready};
 use super::table::{Table, rounded};
 use super::{Result, artifact, failure, say};
-use llamac::model::Model;
-use llamac_runner::generate::{self, Given, Source, generate};
+use llamac::model::{Model, Sizes};
+use llamac_runner::generate::{self, Source, generate};
 use llamac_runtime::ProfileTable;
 use llamac_runtime::text::Tokenizer;
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Instant;
 
-pub use llamac_runner::generate::check_prompt;
+pub use llamac_runner::prompts::check_prompt;
 
 /// Generates, streaming text or as one JSON object; then timings on stderr.
 pub fn run(mut args: RunArgs) -> Result<ExitCode> {
@@ -27,24 +27,30 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
         show(profile);
         return Ok(code);
     }
-    let model = setup::open(&args.model, &args.compile, None)?;
+    let mut model = setup::open_sized(&args.model, &sizes(args)?)?;
+    setup::quantise(&mut model, &args.compile)?;
     setup::check_generates(&model)?;
     let vocab = vocabulary(&model);
     let tokenizer = vocab.map(|vocab| model.open_tokenizer(vocab)).transpose()?.flatten();
-    let prompt = match &given {
-        Given::Text(text) => encode(text, &model, tokenizer.as_ref())?,
-        other => other.ids(&model.path, tokenizer.as_ref(), model.bos())?,
-    };
-    check_prompt(&prompt, vocab, model.graph.bounds.tokens)?;
+    let bounds = model.graph.bounds;
+    generate::check_batch(&args.generate, &bounds, &model.path)?;
+    let text = |text: &str| encode(text, &model, tokenizer.as_ref());
+    let prompts = given.prompts(text, model.bos(), vocab, bounds.tokens)?;
     let opened = start.elapsed();
 
     let Ready { compiled, session, load } = setup::ready(&model, &options, &args.threads)?;
     let mut generator = setup::generator(&model, session)?;
     let source =
         Source { tokenizer: tokenizer.as_ref(), eos: model.eos(), load: opened + load, compile: Some(compiled.time) };
-    let (code, profile) = generate(&mut generator, &prompt, &args.generate, &source)?;
+    let (code, profile) = generate(&mut generator, &prompts, &args.generate, &source)?;
     show(profile);
     Ok(code)
+}
+
+/// A slot for each sequence that runs at once; a graph in text form has what it was written with.
+fn sizes(args: &RunArgs) -> Result<Sizes> {
+    let path = args.model.model.as_deref().or(args.model.model_flag.as_deref());
+    setup::batch_sizes(&args.compile, args.generate.batch, "--batch", path.is_some_and(setup::is_text))
 }
 
 fn show(profile: Option<ProfileTable>) {
@@ -74,7 +80,7 @@ pub fn encode(text: &str, model: &Model, tokenizer: Option<&Tokenizer>) -> Resul
             model.path.display()
         )));
     }
-    generate::encode(text, &model.path, tokenizer)
+    llamac_runner::prompts::encode(text, &model.path, tokenizer)
 }
 
 /// How many tokens the model knows: the limit of its input `tokens`.

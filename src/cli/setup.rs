@@ -4,7 +4,7 @@ use super::args::{ActArg, CompileArgs, FusionArg, KvArg, ModelArgs, ThreadArgs};
 use super::progress::Progress;
 use super::{Result, failure, warn};
 use llamac::compile::{self, Compiled};
-use llamac::model::{Model, Sizes};
+use llamac::model::{DEFAULT_CHUNK, Model, Sizes, is_gguf};
 use llamac_passes::{Activations, CacheType, FusionSet, Options};
 use llamac_runtime::{Generator, Session};
 use std::path::Path;
@@ -35,6 +35,30 @@ pub fn open_at(path: &Path, weights: Option<&Path>, sizes: &Sizes) -> Result<Mod
         warn(warning);
     }
     Ok(model)
+}
+
+/// Whether a path names a graph in text form: neither a directory nor a GGUF file.
+pub fn is_text(path: &Path) -> bool {
+    path.is_file() && !is_gguf(path)
+}
+
+/// The sizes that the options ask for, with room for so many sequences at once: a slot for each, and steps of as many rows.
+/// `option` is what asks for them. Where `fixed`, the sizes are those that the graph has, and nothing is asked of it.
+pub fn batch_sizes(compile: &CompileArgs, sequences: usize, option: &str, fixed: bool) -> Result<Sizes> {
+    for (size, given) in [("--slots", compile.slots), ("--chunk", compile.chunk)] {
+        if let Some(found) = given.filter(|&given| given > 0 && given < sequences) {
+            return Err(failure(format!(
+                "{size}: found {found}, expected at least the {sequences} sequences of {option}: each takes a slot, and a row \
+                 of a step"
+            )));
+        }
+    }
+    let mut sizes = Sizes { context: compile.context, chunk: compile.chunk, slots: compile.slots, outputs: None };
+    if sequences > 1 && !fixed {
+        sizes.slots = sizes.slots.or(Some(sequences));
+        sizes.chunk = sizes.chunk.or(Some(sequences.max(DEFAULT_CHUNK)));
+    }
+    Ok(sizes)
 }
 
 /// Gives the model's matrices the types that the options ask for.

@@ -4,36 +4,45 @@
 //! of bytes are exact; what is rounded is the scaling and the addition of each block. The weights are unpacked in registers
 //! again for every few rows: a panel that came from memory stays in the caches for the other rows.
 
-use super::blocks::{Blocks, Scales, quants, with_format};
 use super::ahead::{Ahead, prefetch};
-use super::registers::{Sums, store, unrolled, zero};
+use super::blocks::{Blocks, Scales, quants, with_format};
+use super::byte_rows::{self, Apart, BLOCK, Rows, Together};
+use super::registers::{Sums, store, unrolled, unrolled_rows, zero};
 use super::weights::panel_bytes;
 use super::{GemmArgs, segment_stride};
 use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
 use llamac_formats::panel::blocks::PART;
 use llamac_formats::program::Tile;
-use llamac_formats::{BlockFormat, DType, PANEL_WIDTH, q8};
+use llamac_formats::{BlockFormat, DType, PANEL_WIDTH};
 use std::marker::PhantomData;
-
-/// The most rows of one pass.
-const MAX_ROWS: usize = 4;
 
 /// The most panels of one pass.
 const MAX_PANELS: usize = 4;
 
+/// The most rows times panels of one pass.
+const MAX_SUMS: usize = BLOCK * MAX_PANELS;
+
+/// The most rows times panels that are added up at a time, in registers of sixteen lanes.
+const MAX_REGISTERS: usize = 8;
+
 /// f32 elements of scratch for the tile of one pass with this many segments.
 pub(super) fn thread_scratch(segments: usize) -> usize {
-    segments * MAX_ROWS * MAX_PANELS * PANEL_WIDTH
+    segments * MAX_SUMS * PANEL_WIDTH
 }
 
-/// Rows and panels of a pass where so many rows are left: as many sums as there are registers for.
+/// Bytes of the panels of a pass, where several passes go over them: they stay in the second-level cache, and so do those of the next.
+const KEPT_BYTES: usize = 160 << 10;
+
+/// Rows and panels of a pass where so many rows are left: as many sums as there are registers for, or four panels side by side,
+/// because one core gets more from memory in several streams.
 fn pass_of(tier: Tier, rows: usize) -> (usize, usize) {
     match (tier.lanes(), rows) {
-        (16, 4..) => (4, 2),
-        (16, 2..) => (2, 4),
-        (16, _) => (1, 4),
+        (16, 5..) => (BLOCK, 4),
+        (16, 3..) => (BLOCK / 2, 2),
+        (16, 2) => (2, 4),
         (8, 2..) => (2, 1),
+        (16, _) => (1, 4),
         (8, _) => (1, 2),
         _ => (1, 1),
     }
@@ -44,7 +53,16 @@ fn pass_of(tier: Tier, rows: usize) -> (usize, usize) {
 /// # Safety
 /// As [`super::gemm`]; all segments are of block formats, and `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
-    let (_, most) = pass_of(args.tier, args.m);
+    let (most_rows, most) = pass_of(args.tier, args.m);
+    let packed = args.tier.lanes() == 16 && args.m > 2;
+    if packed {
+        // SAFETY: the caller vouches for the rows and the room.
+        unsafe { byte_rows::pack(worker, args) };
+        worker.barrier();
+    }
+    let passes = args.m.div_ceil(most_rows);
+    let largest = args.segments.iter().map(|s| panel_bytes(s.dtype, args.k)).max().unwrap_or(0);
+    let most = if passes > 1 { most.min((KEPT_BYTES / largest.max(1)).next_power_of_two() / 2).max(1) } else { most };
     args.passes(worker, most, |columns, after| {
         let mut begin = columns.begin;
         while begin < columns.end {
@@ -56,12 +74,8 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
             let row_stride = width * PANEL_WIDTH;
             let mut row = 0;
             while row < args.m {
-                let (rows, _) = pass_of(args.tier, args.m - row);
-                let mut a = [std::ptr::null(); MAX_ROWS];
-                for (r, a) in a.iter_mut().enumerate().take(rows) {
-                    // SAFETY: the caller vouches for the rows.
-                    *a = unsafe { args.row(row + r) };
-                }
+                let left = args.m - row;
+                let rows = if packed { byte_rows::side_by_side(left) } else { pass_of(args.tier, left).0 };
                 for (s, segment) in columns.segments.iter().enumerate() {
                     let DType::Block(format) = segment.dtype else {
                         unreachable!("{} is no block format", segment.dtype)
@@ -69,10 +83,20 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
                     // SAFETY: the caller vouches for the operands; the sums of all segments fit the scratch.
                     unsafe {
                         let (at, panel_step) = args.panel(segment, begin);
-                        let next = columns.segments.get(s + 1).map_or(after, |next| args.panel(next, begin).0);
+                        let ahead = if passes == 1 {
+                            let bytes = panel_bytes(segment.dtype, args.k);
+                            let after = || args.first_panel(after, 0);
+                            let next = columns.segments.get(s + 1).map_or_else(after, |next| args.panel(next, begin).0);
+                            Ahead::of_one_pass(at, bytes, next)
+                        } else {
+                            Ahead::of_passes(at, args.first_panel(after, s), row / most_rows, passes)
+                        };
                         let out = scratch.add(s * rows * row_stride);
-                        let bytes = panel_bytes(segment.dtype, args.k);
-                        let ahead = Ahead::new(at, bytes, next);
+                        let a = match (packed, rows) {
+                            (true, _) => Lines::Together(byte_rows::block(args.packed.cast(), args.k, row)),
+                            (false, 1) => Lines::One(args.row(row)),
+                            (false, _) => Lines::Two([args.row(row), args.row(row + 1)]),
+                        };
                         let pass = Pass { a, k: args.k, panels: at, panel_step, ahead, out, row_stride };
                         multiply(args.tier, format, rows, width, pass);
                     }
@@ -80,7 +104,7 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
                 let tile = Tile {
                     acc: scratch,
                     row_begin: row as u64,
-                    row_end: (row + rows) as u64,
+                    row_end: (row + rows.min(left)) as u64,
                     col_begin: col_begin as u64,
                     col_end: col_end as u64,
                     row_stride: row_stride as u64,
@@ -95,11 +119,22 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
     });
 }
 
+/// Where the rows of a pass are.
+#[derive(Clone, Copy)]
+enum Lines {
+    /// The only row.
+    One(*const u8),
+    /// Two rows.
+    Two([*const u8; 2]),
+    /// A packed block of rows.
+    Together(*const u8),
+}
+
 /// The operands of a pass.
 #[derive(Clone, Copy)]
-struct Pass {
-    /// The rows' first blocks.
-    a: [*const u8; MAX_ROWS],
+struct Pass<A> {
+    /// The rows.
+    a: A,
     /// Inputs.
     k: usize,
     /// The first panel.
@@ -114,20 +149,28 @@ struct Pass {
     row_stride: usize,
 }
 
-/// One pass: `ROWS` rows times `PANELS` panels.
-struct Multiply<B, const ROWS: usize, const PANELS: usize> {
-    format: PhantomData<B>,
-    pass: Pass,
+impl<A> Pass<A> {
+    /// The same pass with its rows as a kernel reads them.
+    fn with<R>(self, a: R) -> Pass<R> {
+        let Pass { a: _, k, panels, panel_step, ahead, out, row_stride } = self;
+        Pass { a, k, panels, panel_step, ahead, out, row_stride }
+    }
 }
 
-impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, ROWS, PANELS> {
+/// One pass: `ROWS` rows times `PANELS` panels.
+struct Multiply<B, A, const ROWS: usize, const PANELS: usize> {
+    format: PhantomData<B>,
+    pass: Pass<A>,
+}
+
+impl<B: Blocks, A: Rows, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, A, ROWS, PANELS> {
     type Output = ();
     const BYTES: bool = true;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // Tiers do not all have registers for all shapes; they are never asked for those.
-        if ROWS * PANELS * (PANEL_WIDTH / S::LANES) > MAX_PANELS.max(8 * S::LANES / PANEL_WIDTH) {
+        if ROWS * PANELS * (PANEL_WIDTH / S::LANES) > MAX_PANELS.max(MAX_REGISTERS * S::LANES / PANEL_WIDTH) {
             unreachable!("too few registers for {ROWS} rows and {PANELS} panels");
         }
         let Pass { a, k, panels: mut group, panel_step, ahead, out, row_stride } = self.pass;
@@ -137,18 +180,22 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, R
             let mut scales = [Scales::EMPTY; PANELS];
             let mut block = 0;
             while block < k / PART {
-                let offset = ahead.of(group);
+                let offset = ahead.from(group);
                 let mut p = 0;
                 while p < PANELS {
                     let at = group.add(p * panel_step);
-                    prefetch::<S>(at.wrapping_offset(offset), B::HEADER);
+                    if ahead.asks(block / B::PARTS) {
+                        prefetch::<S>(at.wrapping_offset(offset), B::HEADER);
+                    }
                     scales[p].fill::<S, B>(at);
                     p += 1;
                 }
                 let parts = (k / PART - block).min(B::PARTS);
                 for part in 0..parts {
-                    let at = Part { group, panel_step, offset, part, block: (block + part) * q8::BYTES };
-                    add_part::<S, B, ROWS, PANELS>(&mut sums, &scales, &a, at);
+                    let asks = ahead.asks(block + part);
+                    let at = Part { group, panel_step, offset, asks, part };
+                    let terms = Terms::<A, ROWS> { a, at, block: block + part };
+                    terms.add_part::<S, B, PANELS>(&mut sums, &scales);
                 }
                 block += parts;
                 group = group.add(B::GROUP_BYTES);
@@ -158,70 +205,103 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, R
     }
 }
 
-/// Which part: of the group that begins at `group` in the first panel, and where its activations are in each row.
+/// One pass of as many rows as one panel has registers for, over `PANELS` panels: they take turns after every group, and the sums of the
+/// others wait in memory.
+struct InTurn<B, A, const ROWS: usize, const PANELS: usize> {
+    format: PhantomData<B>,
+    pass: Pass<A>,
+}
+
+impl<B: Blocks, A: Rows, const ROWS: usize, const PANELS: usize> Kernel for InTurn<B, A, ROWS, PANELS> {
+    type Output = ();
+    const BYTES: bool = true;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        if ROWS * (PANEL_WIDTH / S::LANES) > MAX_REGISTERS {
+            unreachable!("too few registers for {ROWS} rows");
+        }
+        let Pass { a, k, mut panels, panel_step, ahead, out, row_stride } = self.pass;
+        // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
+        unsafe {
+            let mut waiting = [zero::<S, ROWS, 1>(); PANELS];
+            let mut block = 0;
+            while block < k / PART {
+                let offset = ahead.from(panels);
+                let parts = (k / PART - block).min(B::PARTS);
+                for (p, waiting) in waiting.iter_mut().enumerate() {
+                    let group = panels.add(p * panel_step);
+                    let mut sums = *waiting;
+                    let mut scales = [Scales::EMPTY];
+                    if ahead.asks(block / B::PARTS) {
+                        prefetch::<S>(group.wrapping_offset(offset), B::HEADER);
+                    }
+                    scales[0].fill::<S, B>(group);
+                    for part in 0..parts {
+                        let asks = ahead.asks(block + part);
+                        let at = Part { group, panel_step, offset, asks, part };
+                        Terms::<A, ROWS> { a, at, block: block + part }.add_part::<S, B, 1>(&mut sums, &scales);
+                    }
+                    *waiting = sums;
+                }
+                block += parts;
+                panels = panels.add(B::GROUP_BYTES);
+            }
+            for (p, sums) in waiting.iter().enumerate() {
+                store::<S, ROWS, 1>(sums, out.add(p * PANEL_WIDTH), row_stride);
+            }
+        }
+    }
+}
+
+/// Which part of the weights: of the group that begins at `group` in the first panel.
 #[derive(Clone, Copy)]
 struct Part {
     group: *const u8,
     panel_step: usize,
     /// From what is used to what is asked for.
     offset: isize,
+    /// Whether it is.
+    asks: bool,
     part: usize,
+}
+
+/// The products of 32 inputs.
+struct Terms<A, const ROWS: usize> {
+    a: A,
+    at: Part,
+    /// Which part of the rows.
     block: usize,
 }
 
-/// Adds the products of 32 inputs.
-///
-/// # Safety
-/// The machine must have the instruction set; the operands must be valid.
-#[inline(always)]
-unsafe fn add_part<S: Simd, B: Blocks, const ROWS: usize, const PANELS: usize>(
-    sums: &mut Sums<S, ROWS, PANELS>,
-    scales: &[Scales; PANELS],
-    a: &[*const u8; MAX_ROWS],
-    at: Part,
-) {
-    // SAFETY: the caller vouches for all of it; prefetched addresses need not be valid.
-    unsafe {
-        // Sums of the activations, where a minimum waits for them.
-        let mut offsets = [S::zero(); ROWS];
-        let mut factors = [S::zero(); ROWS];
-        let mut r = 0;
-        while r < ROWS {
-            let block = a[r].add(at.block);
-            let scale = f32_at(block);
-            factors[r] = S::splat(scale);
-            if B::MINIMUM {
-                offsets[r] = S::splat(scale * (sum_at(block, 0) + sum_at(block, 1)) as f32);
+impl<A: Rows, const ROWS: usize> Terms<A, ROWS> {
+    /// Adds the products of a part.
+    ///
+    /// # Safety
+    /// As [`Terms::add`].
+    #[inline(always)]
+    unsafe fn add_part<S: Simd, B: Blocks, const PANELS: usize>(
+        &self,
+        sums: &mut Sums<S, ROWS, PANELS>,
+        scales: &[Scales; PANELS],
+    ) {
+        // SAFETY: the caller vouches for all of it.
+        unsafe {
+            if B::SCALES == 1 {
+                self.add::<S, B, PANELS>(sums, scales, 0, 2);
+            } else {
+                self.add::<S, B, PANELS>(sums, scales, 0, 1);
+                self.add::<S, B, PANELS>(sums, scales, 1, 1);
             }
-            r += 1;
-        }
-        let terms = Terms { a, at, factors, offsets };
-        if B::SCALES == 1 {
-            terms.add::<S, B, PANELS>(sums, scales, 0, 2);
-        } else {
-            terms.add::<S, B, PANELS>(sums, scales, 0, 1);
-            terms.add::<S, B, PANELS>(sums, scales, 1, 1);
         }
     }
-}
 
-/// What all sums of a part share.
-struct Terms<'a, F, const ROWS: usize> {
-    a: &'a [*const u8; MAX_ROWS],
-    at: Part,
-    /// The activations' scales.
-    factors: [F; ROWS],
-    /// Scale times sum, where the format has a minimum.
-    offsets: [F; ROWS],
-}
-
-impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
     /// Adds the products of `halves` halves of a part, from half `first` on, which share a scale.
     ///
     /// # Safety
-    /// As [`add_part`].
+    /// The machine must have the instruction set; the operands must be valid.
     #[inline(always)]
-    unsafe fn add<S: Simd<F = F>, B: Blocks, const PANELS: usize>(
+    unsafe fn add<S: Simd, B: Blocks, const PANELS: usize>(
         &self,
         sums: &mut Sums<S, ROWS, PANELS>,
         scales: &[Scales; PANELS],
@@ -232,14 +312,8 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
         unsafe {
             let mut dots = [[[S::splat_word(0); 4]; PANELS]; ROWS];
             if !B::MINIMUM {
-                let mut r = 0;
-                while r < ROWS {
-                    let block = self.a[r].add(self.at.block);
-                    let sum = if halves == 2 { sum_at(block, 0) + sum_at(block, 1) } else { sum_at(block, first) };
-                    // What the offset of the quants is worth.
-                    dots[r] = [[S::splat_word(-i32::from(B::ZERO) * sum); 4]; PANELS];
-                    r += 1;
-                }
+                let half = (halves == 1).then_some(first);
+                unrolled_rows!(r < ROWS => dots[r] = [[self.a.correction::<S>(self.block, r, half, B::ZERO); 4]; PANELS]);
             }
             unrolled!(h < halves => {
                 unrolled!(p < PANELS => {
@@ -250,13 +324,16 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
                 let group = self.at.group.add(p * self.at.panel_step);
                 unrolled!(v < PANEL_WIDTH / S::LANES => {
                     let scale = scales[p].scale::<S, B>(group, self.at.part, first, v);
-                    unrolled!(r < ROWS => {
+                    unrolled_rows!(r < ROWS => {
                         let dot = S::float(dots[r][p][v]);
-                        sums[r][p][v] = S::fma(S::mul(scale, self.factors[r]), dot, sums[r][p][v]);
+                        let factor = S::mul(scale, self.a.scale::<S>(self.block, r));
+                        sums[r][p][v] = S::fma(factor, dot, sums[r][p][v]);
                     });
                     if B::MINIMUM {
                         let minimum = scales[p].minimum::<S, B>(group, self.at.part, v);
-                        unrolled!(r < ROWS => sums[r][p][v] = S::fma(minimum, self.offsets[r], sums[r][p][v]));
+                        unrolled_rows!(r < ROWS => {
+                            sums[r][p][v] = S::fma(minimum, self.a.offset::<S>(self.block, r), sums[r][p][v]);
+                        });
                     }
                 })
             });
@@ -266,9 +343,9 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
     /// The integer products of half a part: vector `v` of panel `p` with all rows.
     ///
     /// # Safety
-    /// As [`add_part`].
+    /// As [`Terms::add`].
     #[inline(always)]
-    unsafe fn dot<S: Simd<F = F>, B: Blocks, const PANELS: usize>(
+    unsafe fn dot<S: Simd, B: Blocks, const PANELS: usize>(
         &self,
         dots: &mut [[[S::I; 4]; PANELS]; ROWS],
         half: usize,
@@ -278,15 +355,14 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
         // SAFETY: the caller vouches for all of it; prefetched addresses need not be valid.
         unsafe {
             let from = self.at.group.add(p * self.at.panel_step + B::HEADER + self.at.part * B::PART_BYTES);
-            if v == 0 {
+            if v == 0 && self.at.asks {
                 let from = from.add(half * B::PART_BYTES / 2);
                 prefetch::<S>(from.wrapping_offset(self.at.offset), B::PART_BYTES / 2);
             }
             let q = quants::<S, B>(from, half, v);
             unrolled!(i < 4 => {
-                unrolled!(r < ROWS => {
-                    let x = self.a[r].add(self.at.block + q8::QUANTS + 16 * half + 4 * i);
-                    let x = S::splat_word(i32::from_le(x.cast::<i32>().read_unaligned()));
+                unrolled_rows!(r < ROWS => {
+                    let x = self.a.word::<S>(self.block, r, half, i);
                     dots[r][p][v] = if B::BITS == 8 {
                         S::dot(dots[r][p][v], q[i], x)
                     } else {
@@ -298,32 +374,12 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
     }
 }
 
-/// The scale of a block of activations.
-///
-/// # Safety
-/// The block must be there.
-#[inline(always)]
-unsafe fn f32_at(block: *const u8) -> f32 {
-    // SAFETY: the caller vouches for it.
-    f32::from_bits(u32::from_le(unsafe { block.cast::<u32>().read_unaligned() }))
-}
-
-/// The sum of the first or the second half of a block of activations.
-///
-/// # Safety
-/// The block must be there.
-#[inline(always)]
-unsafe fn sum_at(block: *const u8, half: usize) -> i32 {
-    // SAFETY: the caller vouches for it.
-    i32::from(i16::from_le(unsafe { block.add(q8::SUMS + 2 * half).cast::<i16>().read_unaligned() }))
-}
-
 /// Runs one pass.
 ///
 /// # Safety
 /// The machine must have the tier; the operands must be valid for `rows` rows and `panels` panels, which must be
 /// [`pass_of`] some rows, or a half or a quarter of it.
-unsafe fn multiply(tier: Tier, format: BlockFormat, rows: usize, panels: usize, pass: Pass) {
+unsafe fn multiply(tier: Tier, format: BlockFormat, rows: usize, panels: usize, pass: Pass<Lines>) {
     // SAFETY: the caller vouches for everything.
     with_format!(format, B => unsafe { multiply_of::<B>(tier, rows, panels, pass) });
 }
@@ -332,12 +388,12 @@ unsafe fn multiply(tier: Tier, format: BlockFormat, rows: usize, panels: usize, 
 ///
 /// # Safety
 /// As [`multiply`].
-unsafe fn multiply_of<B: Blocks>(tier: Tier, rows: usize, panels: usize, pass: Pass) {
+unsafe fn multiply_of<B: Blocks>(tier: Tier, rows: usize, panels: usize, pass: Pass<Lines>) {
     macro_rules! choose {
-        ($($rows:literal x $panels:literal),*) => {
-            match (rows, panels) {
-                $(($rows, $panels) => {
-                    let kernel = Multiply::<B, $rows, $panels> { format: PhantomData, pass };
+        ($($kernel:ident, $lines:ident($a:ident) => $as:expr, $rows:literal x $panels:literal;)*) => {
+            match (pass.a, rows, panels) {
+                $((Lines::$lines($a), $rows, $panels) => {
+                    let kernel = $kernel::<B, _, $rows, $panels> { format: PhantomData, pass: pass.with($as) };
                     // SAFETY: the caller vouches for the tier and the operands.
                     unsafe { tier.dispatch(kernel) }
                 })*
@@ -345,5 +401,18 @@ unsafe fn multiply_of<B: Blocks>(tier: Tier, rows: usize, panels: usize, pass: P
             }
         };
     }
-    choose!(1 x 4, 1 x 2, 1 x 1, 2 x 4, 2 x 2, 2 x 1, 4 x 2, 4 x 1);
+    choose!(
+        Multiply, One(a) => Apart([a]), 1 x 4;
+        Multiply, One(a) => Apart([a]), 1 x 2;
+        Multiply, One(a) => Apart([a]), 1 x 1;
+        Multiply, Two(a) => Apart(a), 2 x 4;
+        Multiply, Two(a) => Apart(a), 2 x 2;
+        Multiply, Two(a) => Apart(a), 2 x 1;
+        InTurn, Together(a) => Together::<4>(a), 4 x 4;
+        Multiply, Together(a) => Together::<4>(a), 4 x 2;
+        Multiply, Together(a) => Together::<4>(a), 4 x 1;
+        InTurn, Together(a) => Together::<8>(a), 8 x 4;
+        InTurn, Together(a) => Together::<8>(a), 8 x 2;
+        InTurn, Together(a) => Together::<8>(a), 8 x 1;
+    )
 }

@@ -36,7 +36,7 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Dequantise<B,
             let mut scales = [Scales::EMPTY; PANELS];
             let mut left = k / PART;
             while left > 0 {
-                let offset = ahead.of(group);
+                let offset = ahead.from(group);
                 let mut p = 0;
                 while p < PANELS {
                     let at = group.add(p * panel_step);

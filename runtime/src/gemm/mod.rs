@@ -8,6 +8,7 @@
 mod ahead;
 mod block;
 pub(crate) mod blocks;
+mod byte_rows;
 mod bytes;
 mod dequantise;
 mod pack;
@@ -84,7 +85,7 @@ pub struct GemmArgs<'a> {
     pub segments: &'a [Segment],
     /// Where they go.
     pub output: Output,
-    /// Room for `m × k` packed activations, shared by the workers; unused for one row and where bytes are multiplied.
+    /// Room for `m × k` packed activations, shared by the workers; unused for one row, and for two where bytes are multiplied.
     pub packed: *mut f32,
 }
 
@@ -201,9 +202,9 @@ impl<'a> GemmArgs<'a> {
         (unsafe { segment.panels.add((segment.first + panel * segment.step) * bytes) }, segment.step * bytes)
     }
 
-    /// Calls `pass` with the columns of each of this thread's passes of at most `width` panels, and with the first panel of the
-    /// pass after it, which is null where another thread may take that one.
-    fn passes(&self, worker: &Worker, width: usize, mut pass: impl FnMut(Columns, *const u8)) {
+    /// Calls `pass` with each of this thread's rectangles of at most `width` panels, and with the one after it, if this thread has that
+    /// for sure.
+    fn passes(&self, worker: &Worker, width: usize, mut pass: impl FnMut(Columns, Option<Columns>)) {
         let count = self.column_tasks(width);
         let bytes = self.segments.iter().map(|s| panel_bytes(s.dtype, self.k)).max().unwrap_or(0);
         let mut runs = Runs::new(count, bytes * width * self.tile_segments(), worker.threads());
@@ -212,14 +213,16 @@ impl<'a> GemmArgs<'a> {
             let mut columns = self.columns(width, run.start);
             for i in run.clone() {
                 let next = (i + 1 < run.end).then(|| self.columns(width, i + 1));
-                // SAFETY: the panels exist.
-                let first = next.map_or(std::ptr::null(), |n| unsafe { self.panel(&n.segments[0], n.begin).0 });
-                pass(columns, first);
-                if let Some(next) = next {
-                    columns = next;
-                }
+                pass(columns, next);
+                columns = next.unwrap_or(columns);
             }
         });
+    }
+
+    /// The first panel of a segment in a rectangle; null if there is none.
+    fn first_panel(&self, columns: Option<Columns>, segment: usize) -> *const u8 {
+        // SAFETY: the panels of a rectangle exist.
+        columns.map_or(std::ptr::null(), |c| unsafe { self.panel(&c.segments[segment], c.begin).0 })
     }
 
     /// Hands finished sums on.

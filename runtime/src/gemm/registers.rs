@@ -6,26 +6,29 @@ use llamac_formats::PANEL_WIDTH;
 /// `for $i in 0..$n { $body }` for constant `$n ≤ 4`, unrolled in the source: registers have no index at run time, and compilers
 /// do not unroll loops whose bodies are long.
 macro_rules! unrolled {
-    ($i:ident < $n:expr => $body:expr) => {{
-        if 0 < $n {
-            let $i = 0;
-            $body
-        }
-        if 1 < $n {
-            let $i = 1;
-            $body
-        }
-        if 2 < $n {
-            let $i = 2;
-            $body
-        }
-        if 3 < $n {
-            let $i = 3;
-            $body
-        }
-    }};
+    ($i:ident < $n:expr => $body:expr) => {
+        $crate::gemm::registers::unrolled_to!($i < $n => $body; 0 1 2 3)
+    };
 }
 pub(super) use unrolled;
+
+/// As [`unrolled`], for `$n ≤ 8`.
+macro_rules! unrolled_rows {
+    ($i:ident < $n:expr => $body:expr) => {
+        $crate::gemm::registers::unrolled_to!($i < $n => $body; 0 1 2 3 4 5 6 7)
+    };
+}
+pub(super) use unrolled_rows;
+
+macro_rules! unrolled_to {
+    ($i:ident < $n:expr => $body:expr; $($at:literal)*) => {{
+        $(if $at < $n {
+            let $i = $at;
+            $body
+        })*
+    }};
+}
+pub(super) use unrolled_to;
 
 /// Sums of `ROWS` rows and `PANELS` panels; the vectors past `16 / LANES` are unused.
 pub(super) type Sums<S, const ROWS: usize, const PANELS: usize> = [[[<S as Simd>::F; 4]; PANELS]; ROWS];

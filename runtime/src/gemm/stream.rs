@@ -48,6 +48,7 @@ fn panels_of(tier: Tier, rows: usize) -> usize {
 pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: RowBlocks, scratch: *mut f32) {
     let most = panels_of(args.tier, blocks.rows);
     args.passes(worker, most, |columns, after| {
+        let after = args.first_panel(after, 0);
         let mut begin = columns.begin;
         while begin < columns.end {
             let mut width = most;
@@ -62,8 +63,9 @@ pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, b
                     // SAFETY: the caller vouches for the operands; the sums of all segments fit the scratch.
                     unsafe {
                         let (at, panel_step) = args.panel(segment, begin);
+                        let bytes = panel_bytes(segment.dtype, args.k);
                         let next = columns.segments.get(s + 1).map_or(after, |next| args.panel(next, begin).0);
-                        let ahead = Ahead::new(at, panel_bytes(segment.dtype, args.k), next);
+                        let ahead = Ahead::of_one_pass(at, bytes, next);
                         let a = a.add(row * args.k);
                         let out = scratch.add(s * rows * row_stride);
                         let pass = Pass { a, k: args.k, panels: at, panel_step, ahead, out, row_stride };
@@ -124,7 +126,7 @@ impl<W: Weights, const ROWS: usize, const PANELS: usize> Kernel for Stream<W, RO
             let mut pair = panels;
             let mut i = 0;
             while i + 2 <= k {
-                let offset = ahead.of(pair);
+                let offset = ahead.from(pair);
                 let mut p = 0;
                 while p < PANELS {
                     prefetch::<S>(pair.wrapping_add(p * panel_step).wrapping_offset(offset), W::PAIR_BYTES);

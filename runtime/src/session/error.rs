@@ -138,6 +138,30 @@ pub enum GenerateError {
     /// No tokens.
     #[error("there are no tokens to run")]
     Empty,
+    /// More sequences at once than the program runs, or none.
+    #[error(
+        "{found} sequences at once: the program runs 1 to {}, for it has {slots} slots and steps of at most {rows} rows \
+         and {outputs} outputs",
+        slots.min(rows).min(outputs)
+    )]
+    Places {
+        /// How many were asked for.
+        found: usize,
+        /// Sequences that the states hold.
+        slots: usize,
+        /// The bound on S.
+        rows: usize,
+        /// The bound on R.
+        outputs: usize,
+    },
+    /// Fewer free places in a batch than sequences that were added.
+    #[error("{found} sequences are added, but only {free} places are free: remove one that has ended first")]
+    NoPlace {
+        /// How many were added.
+        found: usize,
+        /// Places that are free.
+        free: usize,
+    },
     /// A row that would leave a gap in its slot.
     #[error("row {row} is at position {found} of slot {slot}, which holds {held} tokens: there would be a gap")]
     Gap {

@@ -162,6 +162,12 @@ impl Generator {
         self.lengths.len()
     }
 
+    /// The most sequences that a step takes together: as many as there are slots, rows of a step and outputs of one.
+    pub fn most_sequences(&self) -> usize {
+        let bounds = self.session.program().bounds;
+        bounds.slots.min(bounds.rows).min(bounds.outputs)
+    }
+
     /// Rows of a step of [`Generator::prefill`].
     pub fn chunk(&self) -> usize {
         self.chunk
@@ -223,7 +229,7 @@ impl Generator {
     }
 
     /// Checks that a slot can take these tokens; gives what it holds.
-    fn check_room(&self, slot: usize, tokens: &[u32]) -> Result<usize, GenerateError> {
+    pub(super) fn check_room(&self, slot: usize, tokens: &[u32]) -> Result<usize, GenerateError> {
         let held = self.len(slot)?;
         if tokens.is_empty() {
             return Err(GenerateError::Empty);

@@ -1,11 +1,13 @@
 //! A session: the states, the memory and the threads with which a program's steps are run.
 
+mod batch;
 mod data;
 mod error;
 mod generator;
 mod perplexity;
 mod rows;
 
+pub use batch::{Batch, Chosen};
 pub use data::Data;
 pub use error::{GenerateError, StepError};
 pub use generator::{Generator, Logits, Row};

@@ -4,7 +4,8 @@ use super::super::args::{BenchArgs, FusionArg};
 use super::super::progress::Progress;
 use super::super::{Result, artifact, failure, setup};
 use llamac::compile::{self, Compiled};
-use llamac::model::{Model, Sizes};
+use llamac::model::{Model, Sizes, is_gguf};
+use llamac_formats::Bounds;
 use llamac_formats::program::Program;
 use llamac_passes::plan::Plan;
 use llamac_runtime::{Generator, Pool, Region, Tier};
@@ -45,6 +46,26 @@ fn too_long(path: &Path, needed: usize, has: usize) -> super::super::Failure {
     ))
 }
 
+/// The most sequences that a test runs together.
+fn sequences(args: &BenchArgs) -> usize {
+    args.batch.iter().copied().max().unwrap_or(1)
+}
+
+/// Refuses programs that do not run as many sequences together.
+fn check_sequences(args: &BenchArgs, path: &Path, bounds: &Bounds) -> Result<()> {
+    let (found, most) = (sequences(args), bounds.slots.min(bounds.rows).min(bounds.outputs));
+    if found <= most {
+        return Ok(());
+    }
+    Err(failure(format!(
+        "-b: found {found}, but {} runs at most {most} sequences at once: its cache has {} slots, its steps have at most {} \
+         rows. Take a smaller -b, or a program made for as many: `llamac compile MODEL --slots {found} -o FILE`",
+        path.display(),
+        bounds.slots,
+        bounds.rows
+    )))
+}
+
 fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>], tier: Tier) -> Result<Build> {
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
@@ -54,6 +75,7 @@ fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>]
     if needed > program.bounds.tokens {
         return Err(too_long(path, needed, program.bounds.tokens));
     }
+    check_sequences(args, path, &program.bounds)?;
     let generators =
         pools.iter().map(|pool| artifact.session_on(Arc::clone(pool), tier)).collect::<Result<Vec<_>, _>>()?;
     // Only the bytes moved outside of GEMMs are read off the plan.
@@ -61,7 +83,7 @@ fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>]
     Ok(Build { name: program.name.clone(), path: path.into(), program, plan, generators })
 }
 
-/// A model with a context that holds every test.
+/// A model with a context that holds every test, and a slot for each sequence.
 fn open(args: &BenchArgs, path: &Path, needed: usize) -> Result<Model> {
     let context = match args.compile.context {
         Some(given) if given < needed => {
@@ -70,22 +92,28 @@ fn open(args: &BenchArgs, path: &Path, needed: usize) -> Result<Model> {
             )));
         }
         // A text graph has its own context.
-        given if path.is_file() => given,
+        given if setup::is_text(path) => given,
         given => Some(given.unwrap_or(needed)),
     };
-    if path.is_dir() {
-        let longest = llamac_models::ModelDir::open(path)?.config().context;
-        if needed > longest {
-            return Err(too_long(path, needed, longest));
-        }
+    let longest = if path.is_dir() {
+        Some(llamac_models::ModelDir::open(path)?.config().context)
+    } else if is_gguf(path) {
+        Some(llamac_models::GgufModel::open(path)?.config().context)
+    } else {
+        None
+    };
+    if let Some(longest) = longest.filter(|&longest| needed > longest) {
+        return Err(too_long(path, needed, longest));
     }
-    let sizes = Sizes { context, chunk: args.compile.chunk, slots: args.compile.slots, outputs: None };
+    let sizes = setup::batch_sizes(&args.compile, sequences(args), "-b", setup::is_text(path))?;
+    let sizes = Sizes { context, ..sizes };
     let mut model = setup::open_at(path, args.weights.as_deref(), &sizes)?;
     setup::quantise(&mut model, &args.compile)?;
     setup::check_generates(&model)?;
     if needed > model.graph.bounds.tokens {
         return Err(too_long(path, needed, model.graph.bounds.tokens));
     }
+    check_sequences(args, path, &model.graph.bounds)?;
     Ok(model)
 }
 

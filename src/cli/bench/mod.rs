@@ -6,13 +6,15 @@ mod report;
 use super::args::BenchArgs;
 use super::{Result, failure, output, setup};
 use llamac::compile;
-use llamac_runtime::{Generator, limits};
+use llamac_runtime::{GenerateError, Generator, Row, limits};
 use report::Report;
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// Read to measure bandwidth: far more than any cache keeps.
 const BANDWIDTH_BYTES: usize = 1 << 30;
+/// The most sequences that may be asked for: as many as a cache may have slots.
+const MOST_SEQUENCES: usize = 1 << 16;
 
 /// One line of the results.
 struct Test {
@@ -21,10 +23,23 @@ struct Test {
     prompt: usize,
     generate: usize,
     depth: usize,
+    /// Run together.
+    sequences: usize,
+    /// Tokens per second of all sequences together.
     samples: Vec<f64>,
 }
 
 impl Test {
+    /// Tokens that it counts, of all sequences together.
+    fn tokens(&self) -> usize {
+        (self.prompt + self.generate) * self.sequences
+    }
+
+    /// Steps of a program with chunks of so many rows: a step of decode has a row of each sequence.
+    fn steps(&self, chunk: usize) -> usize {
+        if self.prompt > 0 { self.tokens().div_ceil(chunk.max(1)) } else { self.generate }
+    }
+
     /// As llama-bench has it: `pp512`, `tg128 @ d1024`.
     fn label(&self) -> String {
         let what = if self.prompt > 0 { format!("pp{}", self.prompt) } else { format!("tg{}", self.generate) };
@@ -42,6 +57,9 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     if prompts.is_empty() && generates.is_empty() {
         return Err(failure("-p 0 -n 0: nothing to measure: expected a prompt length or tokens to generate"));
     }
+    if let Some(found) = args.batch.iter().find(|b| !(1..=MOST_SEQUENCES).contains(*b)) {
+        return Err(failure(format!("-b: found {found}, expected 1 to {MOST_SEQUENCES} sequences")));
+    }
     let tier = setup::tier(args.tier.as_deref())?;
     let most = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
     let needed = most(&prompts).max(most(&generates)).saturating_add(most(&args.depth));
@@ -58,20 +76,23 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     for build in 0..builds.len() {
         for pool in 0..pools.len() {
             for &depth in &args.depth {
-                let all = prompts.iter().map(|&p| (p, 0)).chain(generates.iter().map(|&n| (0, n)));
-                tests.extend(all.map(|(prompt, generate)| Test {
-                    build,
-                    pool,
-                    prompt,
-                    generate,
-                    depth,
-                    samples: vec![],
-                }));
+                for &sequences in &args.batch {
+                    let all = prompts.iter().map(|&p| (p, 0)).chain(generates.iter().map(|&n| (0, n)));
+                    tests.extend(all.map(|(prompt, generate)| Test {
+                        build,
+                        pool,
+                        prompt,
+                        generate,
+                        depth,
+                        sequences,
+                        samples: vec![],
+                    }));
+                }
             }
         }
     }
     // Tests alternate, so that what else the machine does falls on all of them alike; the first round warms up.
-    tests.sort_by_key(|t| (t.pool, t.depth, t.prompt == 0, t.prompt, t.generate));
+    tests.sort_by_key(|t| (t.pool, t.depth, t.prompt == 0, t.prompt, t.generate, t.sequences));
     for round in 0..=args.repetitions {
         for test in &mut tests {
             let speed = measure(&mut builds[test.build].generators[test.pool], test, round == 0)?;
@@ -98,19 +119,43 @@ fn measure(generator: &mut Generator, test: &Test, warm_up: bool) -> Result<f64>
     if test.depth > 0 {
         let depth: Vec<u32> = (0..test.depth).map(|_| token()).collect();
         generator.prefill(0, &depth)?;
+        // What the tokens are makes no difference to the time, only that each sequence has its own memory.
+        for slot in 1..test.sequences {
+            generator.fork(0, slot)?;
+        }
     }
     if test.prompt > 0 {
-        let prompt: Vec<u32> = (0..test.prompt).map(|_| token()).collect();
+        let prompts: Vec<u32> = (0..test.tokens()).map(|_| token()).collect();
         let start = Instant::now();
-        generator.prefill(0, &prompt)?;
-        return Ok(test.prompt as f64 / start.elapsed().as_secs_f64());
+        match test.sequences {
+            1 => drop(generator.prefill(0, &prompts)?),
+            _ => prefill_together(generator, &prompts, test)?,
+        }
+        return Ok(test.tokens() as f64 / start.elapsed().as_secs_f64());
     }
     // A few tokens warm up what a whole round would.
     let count = if warm_up { test.generate.min(4) } else { test.generate };
+    let mut rows = vec![(0, 0); test.sequences];
     let start = Instant::now();
     for _ in 0..count {
-        let next = token();
-        generator.decode(&[(0, next)])?;
+        for (slot, row) in rows.iter_mut().enumerate() {
+            *row = (slot, token());
+        }
+        generator.decode(&rows)?;
     }
-    Ok(count as f64 / start.elapsed().as_secs_f64())
+    Ok((count * test.sequences) as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Appends a prompt to each sequence, in steps as full as a chunk.
+fn prefill_together(generator: &mut Generator, prompts: &[u32], test: &Test) -> Result<(), GenerateError> {
+    let row = |(i, &token)| Row { slot: i / test.prompt, token, position: test.depth + i % test.prompt };
+    let rows: Vec<Row> = prompts.iter().enumerate().map(row).collect();
+    let last = test.depth + test.prompt - 1;
+    let mut wanted = Vec::with_capacity(test.sequences);
+    for step in rows.chunks(generator.chunk()) {
+        wanted.clear();
+        wanted.extend((0..step.len()).filter(|&i| step[i].position == last));
+        generator.step_rows(step, &wanted)?;
+    }
+    Ok(())
 }

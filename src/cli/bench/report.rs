@@ -40,13 +40,19 @@ impl Report<'_> {
         }
     }
 
-    /// Weight bytes that a step of one row reads, over what memory gives in that time. Weights that caches may hold say
+    /// Milliseconds of a step on average: of decode, a row of every sequence; of prefill, a chunk.
+    fn step_ms(&self, test: &Test) -> f64 {
+        let steps = test.steps(self.builds[test.build].program.bounds.rows);
+        test.tokens() as f64 / mean(&test.samples) / steps as f64 * 1e3
+    }
+
+    /// Weight bytes that a step of decode reads, over what memory gives in that time. Weights that caches may hold say
     /// nothing about memory.
     fn share(&self, test: &Test) -> Option<f64> {
         const CACHED: usize = 256 << 20;
         let bytes = decode_bytes(&self.builds[test.build].program);
         (test.generate > 0 && bytes > CACHED)
-            .then(|| mean(&test.samples) * bytes as f64 / 1e9 / self.bandwidths[test.pool])
+            .then(|| mean(&test.samples) / test.sequences as f64 * bytes as f64 / 1e9 / self.bandwidths[test.pool])
     }
 
     fn record(&self, test: &Test) -> Value {
@@ -59,7 +65,10 @@ impl Report<'_> {
             "n_prompt": test.prompt,
             "n_gen": test.generate,
             "n_depth": test.depth,
+            "sequences": test.sequences,
             "avg_ts": mean(&test.samples),
+            "avg_ts_each": mean(&test.samples) / test.sequences as f64,
+            "ms_per_step": self.step_ms(test),
             "stddev_ts": deviation(&test.samples),
             "samples_ts": test.samples,
             "fusion": program.fusion,
@@ -71,13 +80,26 @@ impl Report<'_> {
             "kernels": program.kernels.len(),
             "barriers": self.barriers(build, test),
             "arena_bytes": self.arena(build),
+            "cache_bytes": cache_bytes(program, test.sequences),
             "bytes_outside_gemms": self.moved(build, test),
         })
     }
 
     fn speeds(&self, tests: &[Test]) -> Table {
-        let columns =
-            ["model", "fusion", "tier", "threads", "test", "t/s", "±", "read GB/s", "share of it in decode %"];
+        let columns = [
+            "model",
+            "fusion",
+            "tier",
+            "threads",
+            "test",
+            "sequences",
+            "t/s",
+            "±",
+            "t/s each",
+            "ms/step",
+            "read GB/s",
+            "share of it in decode %",
+        ];
         let mut table = Table::new(&columns);
         for t in tests {
             let what = t.label();
@@ -87,8 +109,11 @@ impl Report<'_> {
                 json!(self.tier.name()),
                 json!(self.pools[t.pool].threads()),
                 json!(what),
+                json!(t.sequences),
                 rounded(mean(&t.samples), 2),
                 rounded(deviation(&t.samples), 2),
+                rounded(mean(&t.samples) / t.sequences as f64, 2),
+                rounded(self.step_ms(t), 3),
                 rounded(self.bandwidths[t.pool], 1),
                 self.share(t).map_or(Value::Null, |s| rounded(s * 100.0, 1)),
             ]);
@@ -121,6 +146,7 @@ impl Report<'_> {
             "barriers rows",
             "arena bytes",
             "test",
+            "sequences",
             "bytes outside GEMMs",
             "median t/s",
             if self.several() { "times the first" } else { "times none" },
@@ -130,7 +156,8 @@ impl Report<'_> {
             let build = &self.builds[t.build];
             let baseline = tests.iter().find(|o| {
                 self.is_baseline(o.build)
-                    && (o.pool, o.prompt, o.generate, o.depth) == (t.pool, t.prompt, t.generate, t.depth)
+                    && (o.pool, o.prompt, o.generate, o.depth, o.sequences)
+                        == (t.pool, t.prompt, t.generate, t.depth, t.sequences)
             });
             let what = t.label();
             let entry = |n: &str| {
@@ -145,6 +172,7 @@ impl Report<'_> {
                 entry("rows"),
                 json!(self.arena(build)),
                 json!(format!("{what} t{}", self.pools[t.pool].threads())),
+                json!(t.sequences),
                 json!(self.moved(build, t)),
                 rounded(median(&t.samples), 2),
                 baseline.map_or(Value::Null, |b| rounded(median(&t.samples) / median(&b.samples), 2)),
@@ -155,7 +183,7 @@ impl Report<'_> {
 
     /// The entry that runs a test.
     fn entry(&self, build: &Build, test: &Test) -> usize {
-        let name = if test.prompt > 1 { "rows" } else { "decode" };
+        let name = if test.prompt.max(1) * test.sequences > 1 { "rows" } else { "decode" };
         build.program.entries.iter().position(|e| e.name == name).unwrap_or(0)
     }
 
@@ -168,14 +196,21 @@ impl Report<'_> {
         build.program.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0)
     }
 
-    /// Of one step: a prompt as far as it fits a chunk, or one token after all others.
+    /// Of one step: prompts as far as they fit a chunk, or one token of each sequence after all others.
     fn moved(&self, build: &Build, test: &Test) -> Option<usize> {
-        let rows = test.prompt.clamp(1, build.program.bounds.rows);
-        let tokens = test.depth + if test.prompt > 0 { rows } else { test.generate };
-        let sizes = Sizes { rows, outputs: 1, tokens };
+        let rows = (test.prompt.max(1) * test.sequences).min(build.program.bounds.rows);
+        let tokens = test.depth + if test.prompt > 0 { rows.min(test.prompt) } else { test.generate };
+        let outputs = rows.checked_div(test.prompt).map_or(test.sequences, |ended| ended.max(1));
+        let sizes = Sizes { rows, outputs, tokens };
         let entry = build.plan.as_ref()?.entries.get(self.entry(build, test))?;
         Some(traffic::outside_gemms(entry, &sizes))
     }
+}
+
+/// Bytes of the states that so many sequences take, at the bound of their tokens.
+fn cache_bytes(program: &Program, sequences: usize) -> usize {
+    let all: usize = program.states.iter().filter_map(|s| s.dtype.storage_of(&s.dims)).sum();
+    all / program.bounds.slots.max(1) * sequences
 }
 
 /// Bytes of packed weights that the GEMMs of one row read.

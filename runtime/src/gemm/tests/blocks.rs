@@ -311,7 +311,7 @@ fn rows_of_bytes_are_found_through_an_index() {
     for tier in available() {
         let want =
             Activations::new(DType::Q8, &gathered, k).times(&Pool::new(1).unwrap(), tier, 5, k, &[segment(&matrix, n)]);
-        let (out, a) = (Buffer::new(5 * n), stored.words.as_ptr() as usize);
+        let (out, packed, a) = (Buffer::new(5 * n), Buffer::new(5 * k), stored.words.as_ptr() as usize);
         Pool::new(2).unwrap().run(&|worker| {
             let mut view = View::new(a as *mut f32, [0, 1]);
             view.indirects[0] = Some(Fetch { index: ids.as_ptr(), strides: [1, 0], stride: stored.stride });
@@ -323,7 +323,7 @@ fn rows_of_bytes_are_found_through_an_index() {
                 k,
                 segments: &[segment(&matrix, n)],
                 output: Output::Rows { out: out.get(), stride: n },
-                packed: std::ptr::null_mut(),
+                packed: packed.get(),
             };
             // SAFETY: the buffers have the sizes given.
             unsafe { gemm(worker, &args, &mut vec![0.0; thread_scratch(DType::Q8, 5, k, 1)]) };
