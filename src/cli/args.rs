@@ -105,7 +105,7 @@ pub enum FusionArg {
 /// Number format of activations at dots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ActArg {
-    /// q8 at weights in block formats, f32 at all others
+    /// q8 at weights in block formats, bf16 at weights of bf16, f32 at all others
     Auto,
     /// 32-bit floats
     F32,
@@ -134,7 +134,7 @@ pub struct CompileArgs {
     /// Leave a pass out (may be repeated)
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
     pub disable: Vec<String>,
-    /// Activations at dots [default: auto]
+    /// Activations at dots: the default follows the weights [default: auto]
     #[arg(long, value_enum)]
     pub act: Option<ActArg>,
     /// What the matrices become: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k, bf16, f16, f32 [default: as they are]

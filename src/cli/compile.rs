@@ -103,6 +103,7 @@ fn summary(path: &Path, compiled: &Compiled, manifest: &Manifest, written: &Writ
          target    {}, needs {}\n\
          bounds    {} tokens, {} rows a step, {} slots\n\
          entries   {}\n\
+         numbers   act {}, kv {}\n\
          kernels   {}, {} bytes of code\n\
          weights   {}\n\
          memory    {} while running, at most: weights {} (mapped), states {}, arena {}, inputs and outputs {}, process {}\n",
@@ -114,6 +115,8 @@ fn summary(path: &Path, compiled: &Compiled, manifest: &Manifest, written: &Writ
         b.rows,
         b.slots,
         entries.join(", "),
+        manifest.act,
+        manifest.kv,
         manifest.kernels,
         manifest.code_bytes,
         weights.join(", "),

@@ -76,14 +76,27 @@ impl Report<'_> {
     }
 
     fn speeds(&self, tests: &[Test]) -> Table {
-        let columns =
-            ["model", "fusion", "tier", "threads", "test", "t/s", "±", "read GB/s", "share of it in decode %"];
+        let columns = [
+            "model",
+            "fusion",
+            "act",
+            "kv",
+            "tier",
+            "threads",
+            "test",
+            "t/s",
+            "±",
+            "read GB/s",
+            "share of it in decode %",
+        ];
         let mut table = Table::new(&columns);
         for t in tests {
             let what = t.label();
             table.row(vec![
                 self.model(&self.builds[t.build]),
                 json!(self.builds[t.build].program.fusion),
+                json!(self.builds[t.build].program.act),
+                json!(self.builds[t.build].program.kv),
                 json!(self.tier.name()),
                 json!(self.pools[t.pool].threads()),
                 json!(what),
