@@ -8,6 +8,7 @@ pub mod generate;
 pub mod ids;
 pub mod options;
 pub mod output;
+pub mod threads;
 
 use std::fmt::Display;
 use std::io::Write;

@@ -404,9 +404,15 @@ pub struct BenchArgs {
     /// Repetitions
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
     pub repetitions: usize,
-    /// Threads, a list [default: the physical cores this process may use]
+    /// Threads, a list [default: the physical cores this process may use, by affinity and CPU quota]
     #[arg(short = 't', long, value_name = "N,…", value_delimiter = ',')]
     pub threads: Vec<usize>,
+    /// Bind each thread to a processor of its own among those this process may use
+    #[arg(long)]
+    pub pin: bool,
+    /// Read the weights of artifacts into memory of their own, on huge pages, rather than map the files
+    #[arg(long)]
+    pub no_mmap: bool,
     /// Tokens in the cache before measuring, a list
     #[arg(short = 'd', long = "n-depth", value_name = "N,…", value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,

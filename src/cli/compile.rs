@@ -44,7 +44,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     }
     machine::report_file_size_limit();
     let runner = if args.emit == Emit::Exe { Some(runner()?) } else { None };
-    let threads = setup::pool(args.threads)?.threads();
+    let threads = setup::threads::count(args.threads)?;
     let mut progress = Progress::new("packing weights");
     let manifest = manifest(&model, &compiled, &options, target);
     let written = write(&args.output, &model, &compiled, &manifest, runner.as_deref(), threads, &mut |done, all| {
