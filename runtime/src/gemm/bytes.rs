@@ -5,8 +5,9 @@
 //! again for every few rows: a panel that came from memory stays in the caches for the other rows.
 
 use super::blocks::{Blocks, Scales, quants, with_format};
-use super::dequantise::prefetch;
+use super::ahead::{Ahead, prefetch};
 use super::registers::{Sums, store, unrolled, zero};
+use super::weights::panel_bytes;
 use super::{GemmArgs, segment_stride};
 use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
@@ -20,9 +21,6 @@ const MAX_ROWS: usize = 4;
 
 /// The most panels of one pass.
 const MAX_PANELS: usize = 4;
-
-/// The most panels of a task.
-const TASK_PANELS: usize = 16;
 
 /// f32 elements of scratch for the tile of one pass with this many segments.
 pub(super) fn thread_scratch(segments: usize) -> usize {
@@ -46,11 +44,8 @@ fn pass_of(tier: Tier, rows: usize) -> (usize, usize) {
 /// # Safety
 /// As [`super::gemm`]; all segments are of block formats, and `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
-    // A task is small enough to spread, and large enough for its panels to be one long read.
-    let panels = (args.column_tasks(1) / (worker.threads() * 4)).clamp(1, TASK_PANELS);
     let (_, most) = pass_of(args.tier, args.m);
-    worker.share(args.column_tasks(panels), |task| {
-        let columns = args.columns(panels, task);
+    args.passes(worker, most, |columns, after| {
         let mut begin = columns.begin;
         while begin < columns.end {
             let mut width = most;
@@ -74,8 +69,11 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
                     // SAFETY: the caller vouches for the operands; the sums of all segments fit the scratch.
                     unsafe {
                         let (at, panel_step) = args.panel(segment, begin);
+                        let next = columns.segments.get(s + 1).map_or(after, |next| args.panel(next, begin).0);
                         let out = scratch.add(s * rows * row_stride);
-                        let pass = Pass { a, k: args.k, panels: at, panel_step, out, row_stride };
+                        let bytes = panel_bytes(segment.dtype, args.k);
+                        let ahead = Ahead::new(at, bytes, next);
+                        let pass = Pass { a, k: args.k, panels: at, panel_step, ahead, out, row_stride };
                         multiply(args.tier, format, rows, width, pass);
                     }
                 }
@@ -108,6 +106,8 @@ struct Pass {
     panels: *const u8,
     /// Bytes from panel to panel.
     panel_step: usize,
+    /// What to ask memory for meanwhile.
+    ahead: Ahead,
     /// Results, `[rows][16·panels]`.
     out: *mut f32,
     /// Elements from row to row of the results.
@@ -130,23 +130,24 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, R
         if ROWS * PANELS * (PANEL_WIDTH / S::LANES) > MAX_PANELS.max(8 * S::LANES / PANEL_WIDTH) {
             unreachable!("too few registers for {ROWS} rows and {PANELS} panels");
         }
-        let Pass { a, k, panels: mut group, panel_step, out, row_stride } = self.pass;
+        let Pass { a, k, panels: mut group, panel_step, ahead, out, row_stride } = self.pass;
         // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
         unsafe {
             let mut sums: Sums<S, ROWS, PANELS> = zero::<S, ROWS, PANELS>();
             let mut scales = [Scales::EMPTY; PANELS];
             let mut block = 0;
             while block < k / PART {
+                let offset = ahead.of(group);
                 let mut p = 0;
                 while p < PANELS {
                     let at = group.add(p * panel_step);
-                    prefetch::<S>(at, B::HEADER);
+                    prefetch::<S>(at.wrapping_offset(offset), B::HEADER);
                     scales[p].fill::<S, B>(at);
                     p += 1;
                 }
                 let parts = (k / PART - block).min(B::PARTS);
                 for part in 0..parts {
-                    let at = Part { group, panel_step, part, block: (block + part) * q8::BYTES };
+                    let at = Part { group, panel_step, offset, part, block: (block + part) * q8::BYTES };
                     add_part::<S, B, ROWS, PANELS>(&mut sums, &scales, &a, at);
                 }
                 block += parts;
@@ -162,6 +163,8 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, R
 struct Part {
     group: *const u8,
     panel_step: usize,
+    /// From what is used to what is asked for.
+    offset: isize,
     part: usize,
     block: usize,
 }
@@ -276,7 +279,8 @@ impl<F: Copy, const ROWS: usize> Terms<'_, F, ROWS> {
         unsafe {
             let from = self.at.group.add(p * self.at.panel_step + B::HEADER + self.at.part * B::PART_BYTES);
             if v == 0 {
-                prefetch::<S>(from.add(half * B::PART_BYTES / 2), B::PART_BYTES / 2);
+                let from = from.add(half * B::PART_BYTES / 2);
+                prefetch::<S>(from.wrapping_offset(self.at.offset), B::PART_BYTES / 2);
             }
             let q = quants::<S, B>(from, half, v);
             unrolled!(i < 4 => {

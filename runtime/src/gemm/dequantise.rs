@@ -1,10 +1,11 @@
 //! Few rows of f32 against a block format: weights become f32 in registers, straight from memory.
 
+use super::ahead::prefetch;
 use super::blocks::{Blocks, Scales, quants, weight, with_format};
 use super::registers::{Sums, store, unrolled, zero};
-use super::stream::{AHEAD, Pass};
+use super::stream::Pass;
 use crate::tiers::{Kernel, Simd, Tier};
-use llamac_formats::panel::blocks::{PART, VECTOR};
+use llamac_formats::panel::blocks::PART;
 use llamac_formats::{BlockFormat, PANEL_WIDTH};
 use std::marker::PhantomData;
 
@@ -28,17 +29,18 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Dequantise<B,
         {
             unreachable!("too few registers for {ROWS} rows and {PANELS} panels");
         }
-        let Pass { mut a, k, panels: mut group, panel_step, out, row_stride } = self.pass;
+        let Pass { mut a, k, panels: mut group, panel_step, ahead, out, row_stride } = self.pass;
         // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
         unsafe {
             let mut sums: Sums<S, ROWS, PANELS> = zero::<S, ROWS, PANELS>();
             let mut scales = [Scales::EMPTY; PANELS];
             let mut left = k / PART;
             while left > 0 {
+                let offset = ahead.of(group);
                 let mut p = 0;
                 while p < PANELS {
                     let at = group.add(p * panel_step);
-                    prefetch::<S>(at, B::HEADER);
+                    prefetch::<S>(at.wrapping_offset(offset), B::HEADER);
                     scales[p].fill::<S, B>(at);
                     p += 1;
                 }
@@ -49,7 +51,7 @@ impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Dequantise<B,
                         unrolled!(p < PANELS => {
                             let at = group.add(p * panel_step);
                             let from = at.add(B::HEADER + part * B::PART_BYTES);
-                            prefetch::<S>(from.add(half * B::PART_BYTES / 2), B::PART_BYTES / 2);
+                            prefetch::<S>(from.add(half * B::PART_BYTES / 2).wrapping_offset(offset), B::PART_BYTES / 2);
                             unrolled!(v < PANEL_WIDTH / S::LANES => {
                                 let line = scales[p].line::<S, B>(at, part, half, v);
                                 let q = quants::<S, B>(from, half, v);
@@ -90,20 +92,6 @@ unsafe fn add_four<S: Simd, const ROWS: usize>(
         });
     }
     sums
-}
-
-/// Asks for the lines that lie ahead of `bytes` bytes.
-///
-/// # Safety
-/// The machine must have the instruction set.
-#[inline(always)]
-pub(super) unsafe fn prefetch<S: Simd>(at: *const u8, bytes: usize) {
-    let mut line = 0;
-    while line < bytes {
-        // SAFETY: the caller vouches for it; prefetched addresses need not be valid.
-        unsafe { S::prefetch(at.wrapping_add(AHEAD + line)) };
-        line += VECTOR;
-    }
 }
 
 /// Runs one pass.

@@ -5,12 +5,14 @@
 //! multiplications and additions in the order of the inputs, or of their blocks, whichever kernel of the family computes it.
 //! So it depends neither on the number of threads nor on how many rows the step has.
 
+mod ahead;
 mod block;
 pub(crate) mod blocks;
 mod bytes;
 mod dequantise;
 mod pack;
 mod registers;
+mod runs;
 mod stream;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -22,6 +24,7 @@ use crate::tiers::Tier;
 use llamac_formats::program::{KernelArgs, Tile};
 use llamac_formats::{DType, PANEL_WIDTH};
 use pack::RowBlocks;
+use runs::Runs;
 use weights::panel_bytes;
 
 /// A compiled epilogue.
@@ -196,6 +199,27 @@ impl<'a> GemmArgs<'a> {
         let bytes = panel_bytes(segment.dtype, self.k);
         // SAFETY: the caller vouches for the panel.
         (unsafe { segment.panels.add((segment.first + panel * segment.step) * bytes) }, segment.step * bytes)
+    }
+
+    /// Calls `pass` with the columns of each of this thread's passes of at most `width` panels, and with the first panel of the
+    /// pass after it, which is null where another thread may take that one.
+    fn passes(&self, worker: &Worker, width: usize, mut pass: impl FnMut(Columns, *const u8)) {
+        let count = self.column_tasks(width);
+        let bytes = self.segments.iter().map(|s| panel_bytes(s.dtype, self.k)).max().unwrap_or(0);
+        let mut runs = Runs::new(count, bytes * width * self.tile_segments(), worker.threads());
+        worker.share(runs.count(), |index| {
+            let run = runs.run(index);
+            let mut columns = self.columns(width, run.start);
+            for i in run.clone() {
+                let next = (i + 1 < run.end).then(|| self.columns(width, i + 1));
+                // SAFETY: the panels exist.
+                let first = next.map_or(std::ptr::null(), |n| unsafe { self.panel(&n.segments[0], n.begin).0 });
+                pass(columns, first);
+                if let Some(next) = next {
+                    columns = next;
+                }
+            }
+        });
     }
 
     /// Hands finished sums on.

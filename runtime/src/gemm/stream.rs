@@ -1,9 +1,10 @@
 //! Few rows: the weights are read once, straight from memory, and widened in registers.
 
+use super::ahead::{Ahead, prefetch};
 use super::dequantise::dequantise;
 use super::pack::RowBlocks;
 use super::registers::{Sums, add_products, store, zero};
-use super::weights::{BF16, F16, F32, Weights};
+use super::weights::{BF16, F16, F32, Weights, panel_bytes};
 use super::{GemmArgs, segment_stride};
 use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
@@ -16,12 +17,6 @@ const MAX_ROWS: usize = 12;
 
 /// The most panels of one pass.
 const MAX_PANELS: usize = 4;
-
-/// The most panels of a task.
-const TASK_PANELS: usize = 16;
-
-/// How far ahead the weights are asked for, bytes: past the end of a 4 KiB page, where the hardware's prefetchers stop.
-pub(super) const AHEAD: usize = 4096;
 
 /// f32 elements of scratch for the tile of one pass with this many segments.
 pub(super) fn thread_scratch(segments: usize) -> usize {
@@ -51,13 +46,11 @@ fn panels_of(tier: Tier, rows: usize) -> usize {
 /// # Safety
 /// As [`super::gemm`]; `a` are the rows in blocks, and `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: RowBlocks, scratch: *mut f32) {
-    // A task is small enough to spread, and large enough for its panels to be one long read.
-    let panels = (args.column_tasks(1) / (worker.threads() * 4)).clamp(1, TASK_PANELS);
-    worker.share(args.column_tasks(panels), |task| {
-        let columns = args.columns(panels, task);
+    let most = panels_of(args.tier, blocks.rows);
+    args.passes(worker, most, |columns, after| {
         let mut begin = columns.begin;
         while begin < columns.end {
-            let mut width = panels_of(args.tier, blocks.rows);
+            let mut width = most;
             while width > columns.end - begin {
                 width /= 2;
             }
@@ -69,9 +62,11 @@ pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, b
                     // SAFETY: the caller vouches for the operands; the sums of all segments fit the scratch.
                     unsafe {
                         let (at, panel_step) = args.panel(segment, begin);
+                        let next = columns.segments.get(s + 1).map_or(after, |next| args.panel(next, begin).0);
+                        let ahead = Ahead::new(at, panel_bytes(segment.dtype, args.k), next);
                         let a = a.add(row * args.k);
                         let out = scratch.add(s * rows * row_stride);
-                        let pass = Pass { a, k: args.k, panels: at, panel_step, out, row_stride };
+                        let pass = Pass { a, k: args.k, panels: at, panel_step, ahead, out, row_stride };
                         stream(args.tier, segment.dtype, rows, width, pass);
                     }
                 }
@@ -103,6 +98,8 @@ pub(super) struct Pass {
     pub(super) panels: *const u8,
     /// Bytes from panel to panel.
     pub(super) panel_step: usize,
+    /// What to ask memory for meanwhile.
+    pub(super) ahead: Ahead,
     /// Results, `[rows][16·panels]`.
     pub(super) out: *mut f32,
     /// Elements from row to row of the results.
@@ -120,20 +117,17 @@ impl<W: Weights, const ROWS: usize, const PANELS: usize> Kernel for Stream<W, RO
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Pass { mut a, k, panels, panel_step, out, row_stride } = self.pass;
+        let Pass { mut a, k, panels, panel_step, ahead, out, row_stride } = self.pass;
         // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
         unsafe {
             let mut sums: Sums<S, ROWS, PANELS> = zero::<S, ROWS, PANELS>();
             let mut pair = panels;
             let mut i = 0;
             while i + 2 <= k {
+                let offset = ahead.of(pair);
                 let mut p = 0;
                 while p < PANELS {
-                    let mut line = 0;
-                    while line < W::PAIR_BYTES {
-                        S::prefetch(pair.wrapping_add(p * panel_step + AHEAD + line));
-                        line += 64;
-                    }
+                    prefetch::<S>(pair.wrapping_add(p * panel_step).wrapping_offset(offset), W::PAIR_BYTES);
                     p += 1;
                 }
                 add_products::<S, ROWS, PANELS>(
