@@ -154,7 +154,7 @@ impl Region {
         what: &str,
     ) -> Result<Region, MemoryError> {
         let mut region = Region::new(bytes, what)?;
-        let part = bytes.div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE);
+        let part = bytes.div_ceil(threads.max(1)).next_multiple_of(HUGE_PAGE).max(HUGE_PAGE);
         let read = std::thread::scope(|scope| {
             let mut reads = vec![];
             for (i, piece) in region.as_mut_slice().chunks_mut(part).enumerate() {

@@ -4,8 +4,8 @@
 //! of bytes are exact; what is rounded is the scaling and the addition of each block. The weights are unpacked in registers
 //! again for every few rows: a panel that came from memory stays in the caches for the other rows.
 
-use super::blocks::{Blocks, Scales, quants, with_format};
 use super::ahead::{Ahead, prefetch};
+use super::blocks::{Blocks, Scales, quants, with_format};
 use super::registers::{Sums, store, unrolled, zero};
 use super::weights::panel_bytes;
 use super::{GemmArgs, segment_stride};

@@ -66,9 +66,15 @@ mod tests {
 
     #[test]
     fn every_pass_is_in_one_run() {
-        for (passes, bytes, threads) in
-            [(0, 1, 2), (1, 0, 1), (7, 139_264, 2), (2004, 139_264, 2), (2004, 139_264, 64), (40, 512, 3), (3, 1 << 30, 8)]
-        {
+        for (passes, bytes, threads) in [
+            (0, 1, 2),
+            (1, 0, 1),
+            (7, 139_264, 2),
+            (2004, 139_264, 2),
+            (2004, 139_264, 64),
+            (40, 512, 3),
+            (3, 1 << 30, 8),
+        ] {
             let mut runs = Runs::new(passes, bytes, threads);
             let mut end = 0;
             let mut last = usize::MAX;
