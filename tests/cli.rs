@@ -55,7 +55,7 @@ fn greedy_ids_are_the_golden_ones() {
             let n = case["greedy"].as_array().unwrap().len().to_string();
             let ids = ids.join(",");
             let args = ["run", text(&m), "--ids", &ids, "-n", &n, "--temp", "0", "--ignore-eos", "--format", "json"];
-            let out = read(&llamac(args).ok());
+            let out = read(&llamac(args.iter().chain(&["--act", "f32"])).ok());
             assert_eq!(out["ids"], case["greedy"], "{name}");
             assert_eq!(out["text"], Value::Null);
         }

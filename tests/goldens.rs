@@ -1,11 +1,14 @@
 //! Compiled code against Hugging Face transformers in f64: every model with a golden, every `--fusion`, prompts in one
-//! chunk, in chunks of 7 and row by row, one slot alone and two slots interleaved in ragged batches.
+//! chunk, in chunks of 7 and row by row, one slot alone and two slots interleaved in ragged batches; fused, in every tier. With
+//! activations and caches of f32, and apart from that with those of the default and with narrow caches, within what they cost.
 
 mod library;
 
-use library::{Build, Case, Golden, bits, directory, distance, golden_text, open, pool, tolerance};
+use library::{
+    Build, Case, Golden, bits, directory, distance, exact, golden_text, open, options, pool, tiers, tolerance,
+};
 use llamac::model::Sizes;
-use llamac_passes::{CacheType, FusionSet, Options};
+use llamac_passes::{Activations, CacheType, FusionSet, Options};
 use llamac_runtime::sample::argmax;
 use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::text::Tokenizer;
@@ -118,18 +121,23 @@ fn check(name: &str) {
     for &fusion in FusionSet::ALL {
         // That threads change nothing is for other tests: many of them on a busy machine wait for each other.
         let pool = pool(if fusion == FusionSet::All { 2 } else { 1 });
-        let generator = Build::new(&model, &Options::fusing(fusion)).generator(&pool, Tier::detect());
-        let mut judge = Judge { generator, tolerance, at: format!("{name} --fusion {fusion}") };
-        for case in &golden.cases {
-            judge.alone(case, 0, CHUNK);
-            judge.alone(case, 1, 7);
-            judge.alone(case, 0, 1);
-            judge.positions(case);
-        }
-        // The shortest beside the longest.
-        let n = golden.cases.len();
-        for i in 0..n.div_ceil(2) {
-            judge.together([&golden.cases[i], &golden.cases[n - 1 - i]]);
+        let build = Build::new(&model, &exact(fusion));
+        let others = tiers().into_iter().filter(|&t| t != Tier::detect() && fusion == FusionSet::All);
+        for tier in std::iter::once(Tier::detect()).chain(others) {
+            let generator = build.generator(&pool, tier);
+            let at = format!("{name} --fusion {fusion} --tier {}", tier.name());
+            let mut judge = Judge { generator, tolerance, at };
+            for case in &golden.cases {
+                judge.alone(case, 0, CHUNK);
+                judge.alone(case, 1, 7);
+                judge.alone(case, 0, 1);
+                judge.positions(case);
+            }
+            // The shortest beside the longest.
+            let n = golden.cases.len();
+            for i in 0..n.div_ceil(2) {
+                judge.together([&golden.cases[i], &golden.cases[n - 1 - i]]);
+            }
         }
     }
 }
@@ -167,7 +175,7 @@ fn steps_of_one_row_at_most() {
         let golden = Golden::read(name);
         let model = open(name, &Sizes { chunk: Some(1), ..Sizes::default() });
         for &fusion in FusionSet::ALL {
-            let build = Build::new(&model, &Options::fusing(fusion));
+            let build = Build::new(&model, &exact(fusion));
             let entries: Vec<&str> = build.compiled.code.program.entries.iter().map(|e| e.name.as_str()).collect();
             assert_eq!(entries, ["decode"], "{name}");
             let at = format!("{name} --fusion {fusion} --chunk 1");
@@ -188,7 +196,7 @@ fn stories_to_the_letter() {
     let model = open("stories260K", &Sizes::default());
     let pool = pool(1);
     for &fusion in FusionSet::ALL {
-        let mut generator = Build::new(&model, &Options::fusing(fusion)).generator(&pool, Tier::detect());
+        let mut generator = Build::new(&model, &exact(fusion)).generator(&pool, Tier::detect());
         let file = directory("stories260K").join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&file, generator.vocab()).expect("a tokenizer");
         let mut sampler = Sampler::new(SamplingParams::GREEDY, generator.vocab()).expect("greedy choice");
@@ -209,6 +217,42 @@ fn stories_to_the_letter() {
 /// The steps that llama2.c was asked for.
 const STORY_TOKENS: usize = 200;
 
+/// What rounding the activations to bf16 may change the last logits by: each rounding is 2⁻⁹ at most, and independent of the
+/// others. On tiles attention rounds keys and values as well.
+const BF16_TOLERANCE: f64 = 1e-2;
+
+/// The default: bf16 at weights of bf16, in every tier, fused and not; f32 at all others, where nothing is lost.
+#[test]
+fn default_activations() {
+    let mut found_of = vec![];
+    for name in library::MODELS {
+        let golden = Golden::read(name);
+        let model = open(name, &Sizes { context: None, chunk: Some(CHUNK), slots: Some(2), outputs: Some(8) });
+        for fusion in [FusionSet::None, FusionSet::All] {
+            let build = Build::new(&model, &Options::fusing(fusion));
+            let bf16 = ["bard", "tiny-llama31"].contains(&name);
+            assert_eq!(build.compiled.code.program.act, if bf16 { "bf16" } else { "f32" }, "{name}");
+            let tolerance = if bf16 { BF16_TOLERANCE } else { tolerance(&model.graph) };
+            for tier in if fusion == FusionSet::All { tiers() } else { vec![Tier::detect()] } {
+                let mut generator = build.generator(&pool(2), tier);
+                let mut most: f64 = 0.0;
+                for case in &golden.cases {
+                    for chunk in [CHUNK, 7, 1] {
+                        generator.clear();
+                        generator.set_chunk(chunk);
+                        let logits = generator.prefill(0, &case.ids).expect("a prompt that fits");
+                        most = most.max(distance(logits, &case.logits_last));
+                    }
+                }
+                assert!(most <= tolerance, "{name} --fusion {fusion} --tier {}: {most:e}", tier.name());
+                found_of.push((name, bf16, most));
+            }
+        }
+    }
+    // Were nothing rounded, nothing would have been tested.
+    assert!(found_of.iter().all(|&(_, bf16, most)| !bf16 || most > 1e-4), "{found_of:?}");
+}
+
 /// What a narrow cache may change the last logits by: keys and values of bf16 are wrong by 2⁻⁹ at most, those of q8_0 by
 /// 1/254 of the largest of 32. The models are small and their logits far apart, so greedy text stays.
 fn cache_tolerance(kv: CacheType) -> f64 {
@@ -226,8 +270,7 @@ fn narrow_caches() {
         let golden = Golden::read(name);
         let model = open(name, &Sizes { context: None, chunk: Some(CHUNK), slots: Some(2), outputs: Some(8) });
         for kv in [CacheType::Bf16, CacheType::Q8_0] {
-            let mut options = Options::default();
-            options.kv = kv;
+            let options = options(FusionSet::All, Activations::F32, kv);
             let build = Build::new(&model, &options);
             let program = &build.compiled.code.program;
             let whole = program.states.iter().all(|s| s.dims[3].is_multiple_of(kv.dtype().block().0));

@@ -207,7 +207,7 @@ fn floats_however_they_are_run() {
 fn chunks_of_a_prompt_change_nothing() {
     let ids: Vec<u32> = (0..40).map(|i| (i * i * 5 + i) % 77).collect();
     let pool = pool(2);
-    for quant in ["q8_0", "q4_0", "q4_k_m", "q6_k"] {
+    for quant in ["q8_0", "q4_0", "q4_k_m", "q6_k", "bf16"] {
         let model = model(quant, &Sizes { context: Some(64), chunk: Some(64), slots: Some(1), outputs: Some(1) });
         for act in [Activations::F32, Activations::Bf16, Activations::Auto] {
             let build = Build::new(&model, &options(FusionSet::All, act, CacheType::F32));

@@ -4,12 +4,12 @@
 mod library;
 
 use half::{bf16, f16};
-use library::{Build, distance, pool, tolerance};
+use library::{Build, distance, exact, pool, tolerance};
 use llamac::model::{Model, Sizes};
 use llamac_ir::{DType, TensorSource};
 use llamac_models::synth::Synth;
 use llamac_models::{Architecture, Checkpoint, Config, ModelDir};
-use llamac_passes::{FusionSet, Options};
+use llamac_passes::FusionSet;
 use llamac_runtime::Tier;
 
 /// A position's vector.
@@ -165,7 +165,7 @@ fn check(config: &str, dtype: DType, biases: usize, rope_factor: f64) {
     let expected = reference.logits(&PROMPT);
     let model = Model::open(&path, None, &Sizes::default()).expect("a model that opens");
     for fusion in [FusionSet::None, FusionSet::All] {
-        let mut generator = Build::new(&model, &Options::fusing(fusion)).generator(&pool(1), Tier::detect());
+        let mut generator = Build::new(&model, &exact(fusion)).generator(&pool(1), Tier::detect());
         let found = distance(generator.prefill(0, &PROMPT).expect("a prompt that fits"), &expected);
         assert!(found <= tolerance(&model.graph), "--fusion {fusion}: relative error {found:e} of the last logits");
     }

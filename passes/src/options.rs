@@ -26,7 +26,7 @@ pub enum FusionSet {
 /// What the activations are at each dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Activations {
-    /// What the weights ask for: q8 for block formats, f32 for all others.
+    /// What the weights ask for: q8 for block formats, bf16 for bf16, f32 for all others and for mixtures.
     #[default]
     Auto,
     /// IEEE 754 binary32.

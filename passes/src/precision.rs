@@ -2,8 +2,8 @@
 //!
 //! A dot with weights reads f32, bf16 or q8 on its left. This pass puts a `cast` before the dots whose activations are to be
 //! narrower; dots that read one value share it, and the row fuser makes it part of the kernel before. With `--act auto` the
-//! weights decide: q8 for block formats, f32 for all others. Where a dot cannot have what `--act` asks for its activations
-//! stay f32, and the report says why. A left side that is not f32 was decided before, so the pass is idempotent.
+//! weights of the dot decide, and [`by_weights`] is the one place that says how. Where a dot cannot have what `--act` asks for
+//! its activations stay f32, and the report says why. A left side that is not f32 was decided before, so the pass is idempotent.
 
 use crate::cache;
 use crate::indexing::Views;
@@ -119,6 +119,18 @@ fn is_open(graph: &Graph, dot: Inst) -> bool {
     linear && weights && graph.ty(operands[0]).dtype == DType::F32
 }
 
+/// The default, what `--act auto` means: q8 where all weights of a dot are in block formats, bf16 where all of them are bf16,
+/// else f32. Weights of f32 and f16 have more digits than bf16 keeps; a mixture is read as its most precise part asks.
+fn by_weights(mut weights: impl Iterator<Item = DType> + Clone) -> DType {
+    if weights.clone().all(|w| matches!(w, DType::Block(_))) {
+        DType::Q8
+    } else if weights.all(|w| w == DType::BF16) {
+        DType::BF16
+    } else {
+        DType::F32
+    }
+}
+
 /// What the left side of a dot is to be; an error says what it would have been.
 fn wanted(
     graph: &Graph,
@@ -133,8 +145,7 @@ fn wanted(
         Activations::F32 => DType::F32,
         Activations::Bf16 => DType::BF16,
         Activations::Q8 => DType::Q8,
-        Activations::Auto if blocks => DType::Q8,
-        Activations::Auto => DType::F32,
+        Activations::Auto => by_weights(weights.iter().map(|&w| graph.ty(w).dtype)),
     };
     if dtype == DType::F32 {
         return Ok(dtype);

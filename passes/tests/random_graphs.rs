@@ -9,7 +9,7 @@ use llamac_ir::{Graph, Op};
 use llamac_passes::refusal::Reason;
 use llamac_passes::{FusionSet, Options};
 use proptest::prelude::*;
-use support::{optimized, stages, stop_after};
+use support::{exact, optimized, stages, stop_after};
 
 /// All outputs of all steps.
 fn run(graph: &Graph, source: &SeededSource, steps: &[Step]) -> Vec<f64> {
@@ -53,7 +53,7 @@ proptest! {
         let source = SeededSource::new(&given, seed).expect("weights");
         let steps = steps(&given, seed, 4);
         let want = run(&given, &source, &steps);
-        for (pass, graph) in stages(&given, &Options::fusing(FusionSet::ALL[fusion])) {
+        for (pass, graph) in stages(&given, &exact(FusionSet::ALL[fusion])) {
             same(pass, &run(&graph, &source, &steps), &want)?;
         }
     }

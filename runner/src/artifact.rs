@@ -3,12 +3,14 @@
 use crate::generate::{self, Source, generate};
 use crate::options::{GenerateArgs, ThreadArgs};
 use crate::prompts::{Given, encode};
-use crate::{Failure, Result, failure, output, say};
+use crate::{Failure, Result, failure, output, say, threads, warn};
 use clap::Parser;
 use llamac_formats::artifact::{Header, Manifest};
-use llamac_runtime::{ProfileTable, Program};
+use llamac_runtime::memory::Shortage;
+use llamac_runtime::{OpenOptions, ProfileTable, Program, Region};
 use serde_json::json;
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -44,7 +46,7 @@ fn carried(cli: &Cli) -> Result<ExitCode> {
         failure("this runner carries no artifact: `llamac compile MODEL --emit exe -o FILE` puts one behind it")
     })?;
     let given = generate::check(&cli.generate)?;
-    let program = Program::open(path)?;
+    let program = open(&path, cli.threads.no_mmap)?;
     if cli.info {
         let all = describe(program.header(), program.manifest());
         output::print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()))?;
@@ -57,6 +59,23 @@ fn carried(cli: &Cli) -> Result<ExitCode> {
     Ok(code)
 }
 
+/// Opens an artifact, its weights mapped or in memory of their own; says on stderr where huge pages were refused.
+///
+/// # Errors
+/// Whatever is wrong with the file.
+pub fn open(path: &Path, no_mmap: bool) -> Result<Program> {
+    let program = Program::open_with(path, &OpenOptions { map_weights: !no_mmap, ..OpenOptions::default() })?;
+    warn_of_pages(program.executable().weights());
+    Ok(program)
+}
+
+/// Says on stderr where weights in memory of their own did not get the huge pages that were asked for.
+pub fn warn_of_pages(weights: &Region) {
+    if let Some(shortage) = Shortage::of("the weights", weights) {
+        warn(shortage);
+    }
+}
+
 /// Generates from an opened artifact; `start` is when its opening began.
 ///
 /// # Errors
@@ -65,7 +84,7 @@ pub fn run(
     program: &Program,
     given: Given,
     args: &GenerateArgs,
-    threads: &ThreadArgs,
+    options: &ThreadArgs,
     start: Instant,
 ) -> Result<(ExitCode, Option<ProfileTable>)> {
     let tokenizer = program.tokenizer()?;
@@ -74,8 +93,8 @@ pub fn run(
     let text = |text: &str| encode(text, program.path(), tokenizer);
     let vocab = program.executable().program().vocab;
     let prompts = given.prompts(text, program.bos(), vocab, bounds.tokens)?;
-    let tier = generate::tier(threads.tier.as_deref())?;
-    let mut generator = program.session_on(generate::pool(threads.threads)?, tier)?;
+    let tier = generate::tier(options.tier.as_deref())?;
+    let mut generator = program.session_on(threads::pool(options.threads, options.pin)?, tier)?;
     let source = Source { tokenizer, eos: program.eos(), load: start.elapsed(), compile: None };
     generate(&mut generator, &prompts, args, &source)
 }

@@ -3,11 +3,11 @@
 use crate::options::{GenerateArgs, RunFormat};
 use crate::output::{self, StdoutError};
 use crate::prompts::{self, Given, Prompt};
-use crate::{Result, batch, failure, say, warn};
+use crate::{Result, batch, failure, say, threads, warn};
 use llamac_formats::Bounds;
 use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::text::Tokenizer;
-use llamac_runtime::{Generator, Pool, ProfileTable, Tier, machine};
+use llamac_runtime::{Generator, ProfileTable, Tier, machine};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -91,21 +91,6 @@ pub fn tier(name: Option<&str>) -> Result<Tier> {
         return Err(failure(format!("--tier {name}: this CPU ({}) does not have it", machine::processor())));
     }
     Ok(tier)
-}
-
-/// So many threads.
-///
-/// # Errors
-/// A number that no machine has, or threads that cannot be started.
-pub fn pool(threads: Option<usize>) -> Result<Arc<Pool>> {
-    const MOST: usize = 1024;
-    let threads = match threads {
-        None => machine::default_threads(),
-        Some(n @ 1..=MOST) => n,
-        Some(n) => return Err(failure(format!("-t: found {n}, expected 1 to {MOST} threads"))),
-    };
-    let pool = Pool::new(threads).map_err(|e| failure(format!("the threads cannot be started: {e}")))?;
-    Ok(Arc::new(pool))
 }
 
 /// What is generated from.
@@ -298,13 +283,10 @@ impl Timings {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         let steps = g.ids.len().saturating_sub(1);
         say(format_args!(
-            "\nload {:.1} ms, {}{} threads, tier {}, act {}, kv {}",
+            "\nload {:.1} ms, {}{}",
             ms(self.load),
             self.compile.map_or(String::new(), |c| format!("compile {:.1} ms, ", ms(c))),
-            generator.session().pool().threads(),
-            generator.session().tier().name(),
-            generator.session().program().act,
-            generator.session().program().kv
+            threads::described(generator.session()),
         ));
         say(format_args!(
             "prompt {} tokens in {:.1} ms ({:.1} tokens/s), generation {} tokens in {:.1} ms ({:.1} tokens/s)",

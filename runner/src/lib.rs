@@ -10,6 +10,7 @@ pub mod ids;
 pub mod options;
 pub mod output;
 pub mod prompts;
+pub mod threads;
 
 use std::fmt::Display;
 use std::io::Write;

@@ -64,9 +64,15 @@ pub enum RunFormat {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Running")]
 pub struct ThreadArgs {
-    /// Threads [default: the physical cores this process may use]
+    /// Threads [default: the physical cores this process may use, by affinity and CPU quota]
     #[arg(short = 't', long, value_name = "THREADS")]
     pub threads: Option<usize>,
+    /// Bind each thread to a processor of its own among those this process may use
+    #[arg(long)]
+    pub pin: bool,
+    /// Read the weights of an artifact into memory of its own, on huge pages, rather than map its file
+    #[arg(long)]
+    pub no_mmap: bool,
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512, avx512vnni, amx [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]
     pub tier: Option<String>,

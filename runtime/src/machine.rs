@@ -1,5 +1,11 @@
 //! What the machine has: its name, the cores that this process may use, its caches.
 
+pub(crate) mod processors;
+mod quota;
+
+pub use quota::quota;
+use std::fmt;
+
 /// The processor's name as it calls itself, or the architecture where it does not say.
 pub fn processor() -> String {
     #[cfg(target_arch = "x86_64")]
@@ -12,65 +18,63 @@ pub fn processor() -> String {
     std::env::consts::ARCH.to_string()
 }
 
-/// Logical processors that this process may use, by affinity and cgroup quota; at least 1.
+/// Logical processors that this process may keep busy, by affinity and cgroup quota (rounded down); at least 1.
 pub fn allowed_cpus() -> usize {
-    // The standard library asks for the affinity mask and the quotas of cgroup v1 and v2.
-    std::thread::available_parallelism().map_or(1, |n| n.get())
+    within(processors::allowed().map(<[usize]>::len), quota())
+}
+
+/// As many processors as are allowed and as whole ones as the quota gives time for.
+fn within(processors: Option<usize>, quota: Option<f64>) -> usize {
+    let processors = processors.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    processors.min(quota.map_or(usize::MAX, |q| q as usize)).max(1)
 }
 
 /// Physical cores that this process may use, by affinity and cgroup quota: the default number of threads, at least 1.
 pub fn default_threads() -> usize {
-    allowed_cpus().min(physical_cores().unwrap_or(usize::MAX)).max(1)
+    allowed_cpus().min(processors::cores().unwrap_or(usize::MAX)).max(1)
 }
 
-/// Physical cores among the processors of the affinity mask, where the system tells.
-#[cfg(target_os = "linux")]
-fn physical_cores() -> Option<usize> {
-    let mut cores = std::collections::BTreeSet::new();
-    for cpu in affinity()? {
-        let read = |what: &str| {
-            let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/{what}");
-            std::fs::read_to_string(path).ok()?.trim().parse::<i64>().ok()
-        };
-        cores.insert((read("physical_package_id")?, read("core_id")?));
+/// More threads than this process may keep running.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Crowd {
+    /// The threads.
+    pub threads: usize,
+    /// Processors that they may use.
+    pub processors: usize,
+    /// Processors' worth of time that the control group gives them, where that is less.
+    pub quota: Option<f64>,
+    /// As many threads as may be kept running, at least 1.
+    pub fit: usize,
+}
+
+impl Crowd {
+    /// Where so many threads are more than this process may keep running.
+    pub fn of(threads: usize) -> Option<Crowd> {
+        Crowd::within(threads, within(processors::allowed().map(<[usize]>::len), None), quota())
     }
-    (!cores.is_empty()).then_some(cores.len())
+
+    /// The same under these limits.
+    fn within(threads: usize, processors: usize, quota: Option<f64>) -> Option<Crowd> {
+        let quota = quota.filter(|&q| q < processors as f64);
+        let fit = within(Some(processors), quota);
+        (threads > fit).then_some(Crowd { threads, processors, quota, fit })
+    }
 }
 
-#[cfg(not(target_os = "linux"))]
-fn physical_cores() -> Option<usize> {
-    None
-}
-
-/// The processors that this thread may run on, where the system tells.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn affinity() -> Option<Vec<usize>> {
-    None
-}
-
-/// Binds the calling thread to one processor.
-///
-/// # Errors
-/// If the system refuses.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn bind(_processor: usize) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
-}
-
-/// Binds the calling thread to one processor.
-///
-/// # Errors
-/// If the system refuses.
-#[cfg(target_os = "linux")]
-pub(crate) fn bind(processor: usize) -> std::io::Result<()> {
-    // SAFETY: an all-zero set is a valid empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is ours; the macro's function ignores processors past its size.
-    unsafe { libc::CPU_SET(processor.min(libc::CPU_SETSIZE as usize - 1), &mut set) };
-    // SAFETY: the set is ours and its size is given.
-    match unsafe { libc::sched_setaffinity(0, std::mem::size_of_val(&set), &set) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
+impl fmt::Display for Crowd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Crowd { threads, processors, quota, fit } = *self;
+        write!(f, "{threads} threads, but ")?;
+        match quota {
+            Some(quota) => {
+                write!(f, "the control group gives {quota:.2} processors' time: they are stopped for a part of it")?;
+            }
+            None => {
+                let s = if processors == 1 { "" } else { "s" };
+                write!(f, "this process may use {processors} processor{s}: they take turns and wait for each other")?;
+            }
+        }
+        write!(f, "; -t {fit} is steadier")
     }
 }
 
@@ -88,7 +92,7 @@ pub struct Cache {
 /// The data caches of the first processor that this process may use, nearest first; empty where nothing tells them.
 pub fn caches() -> Vec<Cache> {
     #[cfg(target_os = "linux")]
-    let told = affinity().and_then(|cpus| cpus.first().copied()).map_or_else(Vec::new, system_caches);
+    let told = processors::allowed().and_then(|cpus| cpus.first().copied()).map_or_else(Vec::new, system_caches);
     #[cfg(not(target_os = "linux"))]
     let told = Vec::new();
     let mut caches = if told.is_empty() { processor_caches() } else { told };
@@ -152,20 +156,6 @@ fn processor_caches() -> Vec<Cache> {
     Vec::new()
 }
 
-/// The processors that this thread may run on.
-#[cfg(target_os = "linux")]
-pub(crate) fn affinity() -> Option<Vec<usize>> {
-    // SAFETY: an all-zero set is a valid empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is ours and its size is given.
-    let status = unsafe { libc::sched_getaffinity(0, std::mem::size_of_val(&set), &mut set) };
-    if status != 0 {
-        return None;
-    }
-    // SAFETY: the index stays below the size of the set.
-    Some((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
-}
-
 /// Asks the system to back a range with huge pages; it may decline, and then nothing changes.
 pub fn ask_for_huge_pages(start: *const u8, bytes: usize) {
     #[cfg(target_os = "linux")]
@@ -199,6 +189,34 @@ mod tests {
     fn there_is_a_core() {
         assert!((1..=allowed_cpus()).contains(&default_threads()));
         assert!(!processor().is_empty());
+    }
+
+    #[test]
+    fn threads_follow_affinity_and_quota() {
+        let whole = |processors, quota| within(Some(processors), quota);
+        assert_eq!((whole(8, None), whole(8, Some(4.0)), whole(8, Some(2.9)), whole(2, Some(4.0))), (8, 4, 2, 2));
+        assert_eq!((whole(8, Some(0.5)), whole(0, None)), (1, 1));
+    }
+
+    #[test]
+    fn more_threads_than_may_run_are_told() {
+        assert_eq!(Crowd::within(2, 2, None), None);
+        assert_eq!(Crowd::within(2, 4, Some(2.0)), None);
+        assert_eq!(Crowd::within(2, 2, Some(16.0)), None);
+        let told = |threads, processors, quota| Crowd::within(threads, processors, quota).unwrap().to_string();
+        assert_eq!(
+            told(8, 2, None),
+            "8 threads, but this process may use 2 processors: they take turns and wait for each other; -t 2 is steadier"
+        );
+        assert_eq!(
+            told(2, 4, Some(1.5)),
+            "2 threads, but the control group gives 1.50 processors' time: they are stopped for a part of it; -t 1 is steadier"
+        );
+        assert_eq!(Crowd::within(1, 4, Some(0.5)), None, "there is no less than one");
+        assert!(told(2, 1, None).contains("may use 1 processor:"));
+        assert!(told(8, 2, Some(1.0)).ends_with("; -t 1 is steadier"));
+        assert_eq!(Crowd::of(default_threads()), None);
+        assert!(Crowd::of(allowed_cpus() + 1).is_some());
     }
 
     #[test]

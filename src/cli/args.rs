@@ -105,7 +105,7 @@ pub enum FusionArg {
 /// Number format of activations at dots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ActArg {
-    /// q8 at weights in block formats, f32 at all others
+    /// q8 at weights in block formats, bf16 at weights of bf16, f32 at all others
     Auto,
     /// 32-bit floats
     F32,
@@ -134,7 +134,7 @@ pub struct CompileArgs {
     /// Leave a pass out (may be repeated)
     #[arg(long, value_name = "PASS", value_delimiter = ',')]
     pub disable: Vec<String>,
-    /// Activations at dots [default: auto]
+    /// Activations at dots: the default follows the weights [default: auto]
     #[arg(long, value_enum)]
     pub act: Option<ActArg>,
     /// What the matrices become: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k, bf16, f16, f32 [default: as they are]
@@ -416,9 +416,15 @@ pub struct BenchArgs {
     /// Repetitions
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
     pub repetitions: usize,
-    /// Threads, a list [default: the physical cores this process may use]
+    /// Threads, a list [default: the physical cores this process may use, by affinity and CPU quota]
     #[arg(short = 't', long, value_name = "N,…", value_delimiter = ',')]
     pub threads: Vec<usize>,
+    /// Bind each thread to a processor of its own among those this process may use
+    #[arg(long)]
+    pub pin: bool,
+    /// Read the weights of artifacts into memory of their own, on huge pages, rather than map the files
+    #[arg(long)]
+    pub no_mmap: bool,
     /// Tokens in the cache before measuring, a list
     #[arg(short = 'd', long = "n-depth", value_name = "N,…", value_delimiter = ',', default_value = "0")]
     pub depth: Vec<usize>,

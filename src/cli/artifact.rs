@@ -1,6 +1,6 @@
 //! Artifacts where a model may be named.
 
-use super::args::{ActArg, CompileArgs, FusionArg, IrArgs, ModelArgs, Stage};
+use super::args::{ActArg, CompileArgs, FusionArg, IrArgs, ModelArgs, Stage, ThreadArgs};
 use super::{Result, failure, output};
 use clap::ValueEnum;
 use llamac_formats::program as formats;
@@ -17,17 +17,22 @@ pub fn path(args: &ModelArgs) -> Option<PathBuf> {
 
 /// Opens the artifact that the options name; `None` where they name a model. Options that were decided when it was compiled
 /// are refused where they ask for something else.
-pub fn opened(args: &ModelArgs, compile: &CompileArgs, fusion: Option<FusionArg>) -> Result<Option<Program>> {
+pub fn opened(
+    args: &ModelArgs,
+    compile: &CompileArgs,
+    fusion: Option<FusionArg>,
+    threads: &ThreadArgs,
+) -> Result<Option<Program>> {
     let Some(path) = path(args) else { return Ok(None) };
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
     }
-    open(&path, compile, fusion.as_slice()).map(Some)
+    open(&path, compile, fusion.as_slice(), threads.no_mmap).map(Some)
 }
 
 /// Opens an artifact, and refuses options that ask for something else than it was compiled with.
-pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg]) -> Result<Program> {
-    let program = Program::open(path)?;
+pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], no_mmap: bool) -> Result<Program> {
+    let program = llamac_runner::artifact::open(path, no_mmap)?;
     let manifest = program.manifest();
     let decided = |option: &str, found: String, has: String| {
         Err(failure(format!(

@@ -44,7 +44,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     }
     machine::report_file_size_limit();
     let runner = if args.emit == Emit::Exe { Some(runner()?) } else { None };
-    let threads = setup::pool(args.threads)?.threads();
+    let threads = setup::threads::count(args.threads)?;
     let mut progress = Progress::new("packing weights");
     let manifest = manifest(&model, &compiled, &options, target);
     let written = write(&args.output, &model, &compiled, &manifest, runner.as_deref(), threads, &mut |done, all| {
@@ -103,6 +103,7 @@ fn summary(path: &Path, compiled: &Compiled, manifest: &Manifest, written: &Writ
          target    {}, needs {}\n\
          bounds    {} tokens, {} rows a step, {} slots\n\
          entries   {}\n\
+         numbers   act {}, kv {}\n\
          kernels   {}, {} bytes of code\n\
          weights   {}\n\
          memory    {} while running, at most: weights {} (mapped), states {}, arena {}, inputs and outputs {}, process {}\n",
@@ -114,6 +115,8 @@ fn summary(path: &Path, compiled: &Compiled, manifest: &Manifest, written: &Writ
         b.rows,
         b.slots,
         entries.join(", "),
+        manifest.act,
+        manifest.kv,
         manifest.kernels,
         manifest.code_bytes,
         weights.join(", "),

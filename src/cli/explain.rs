@@ -34,7 +34,7 @@ struct Explained<'a> {
 
 /// Prints passes, ledger, recipes, plan, and what fusion saved.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
         let reopened = reopen(&program)?;
         let explained = Explained {
             program: program.executable().program(),

@@ -19,7 +19,7 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
     let start = Instant::now();
     let model = Model::open(&args.model, None, &Sizes::default())?;
     model.warnings.iter().for_each(warn);
-    let threads = setup::pool(args.threads)?.threads();
+    let threads = setup::threads::count(args.threads)?;
     let mut progress = Progress::new("writing");
     let written = export(&model, &args.output, numbers, threads, &mut |done, all| progress.update(done, all))?;
     drop(progress);

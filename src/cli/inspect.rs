@@ -35,7 +35,10 @@ fn artifact(args: &InspectArgs) -> Result<String> {
     };
     let names = header.features.iter().cloned().collect();
     let features = Features { architecture: header.architecture.clone(), names };
-    let program = Program::open_with(&args.path, &OpenOptions { features, verify_weights: args.verify })?;
+    let program = Program::open_with(
+        &args.path,
+        &OpenOptions { features, verify_weights: args.verify, ..OpenOptions::default() },
+    )?;
     let runs = runs(&header, &Features::detect());
     let carried = if is_executable(&args.path) { "an executable that carries an artifact" } else { "an artifact" };
     let checked = if args.verify { "all sections" } else { "all sections but the weights (--verify)" };

@@ -21,7 +21,7 @@ pub fn run(args: &IrArgs) -> Result<ExitCode> {
     for name in [&args.print_before, &args.print_after, &args.stop_after].into_iter().flatten() {
         pipeline::find(name)?;
     }
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
         return artifact::ir(&program, args);
     }
     let mut model = setup::open(&args.model, &args.compile, None)?;

@@ -14,7 +14,7 @@ pub(super) const OUTPUTS: usize = 32;
 /// Prints the last position's logits and the likeliest token after every position.
 pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
     let given = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
         let prompt = match (given, &args.prompt) {
             (None, Some(text)) => Some(llamac_runner::prompts::encode(text, program.path(), program.tokenizer()?)?),
             (given, _) => given,
@@ -23,7 +23,11 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
         let info = program.executable().program();
         run::check_prompt(&prompt, info.vocab, info.bounds.tokens)?;
         let tier = setup::tier(args.threads.tier.as_deref())?;
-        return print(&mut program.session_on(setup::pool(args.threads.threads)?, tier)?, &prompt, args.format);
+        return print(
+            &mut program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?,
+            &prompt,
+            args.format,
+        );
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, Some(OUTPUTS))?;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 /// Measures, prints and saves.
 pub fn run(args: &MachineArgs) -> Result<ExitCode> {
-    let most = setup::pool(args.threads)?.threads();
-    let pools = counts(most).into_iter().map(|t| setup::pool(Some(t))).collect::<Result<Vec<Arc<Pool>>>>()?;
+    let most = setup::threads::count(args.threads)?;
+    let pools = counts(most).into_iter().map(|t| setup::pool(Some(t), false)).collect::<Result<Vec<Arc<Pool>>>>()?;
     let pools: Vec<&Pool> = pools.iter().map(|p| &**p).collect();
     let bar = super::progress::spinner();
     let limits = Limits::measure(&pools, Scope::All, &mut |what| bar.set_message(what.to_owned()));

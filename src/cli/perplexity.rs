@@ -24,7 +24,7 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
         )));
     }
     let text = read(&args.file)?;
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
         let bounds = program.executable().program().bounds;
         check_window(args.window, bounds.tokens)?;
         let tokens = encode(&text, args, program.path(), program.tokenizer()?)?;
@@ -33,7 +33,7 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
             warn(format!("{path}: it gives the logits of 1 row a step, so a window is scored token by token"));
         }
         let tier = setup::tier(args.threads.tier.as_deref())?;
-        let mut generator = program.session_on(setup::pool(args.threads.threads)?, tier)?;
+        let mut generator = program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?;
         return score(&mut generator, &tokens, program.bos(), args);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;

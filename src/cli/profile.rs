@@ -78,9 +78,9 @@ pub fn run(args: &ProfileArgs) -> Result<ExitCode> {
     if args.prompt == Some(0) && args.generate == Some(0) {
         return Err(failure("-p 0 -n 0: nothing to measure: expected a prompt length or tokens to generate"));
     }
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion)? {
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
         let tier = setup::tier(args.threads.tier.as_deref())?;
-        return profile(program.session_on(setup::pool(args.threads.threads)?, tier)?, args);
+        return profile(program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?, args);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, None)?;
@@ -105,6 +105,8 @@ fn lengths(args: &ProfileArgs, context: usize) -> Result<(usize, usize)> {
 
 fn profile(mut generator: Generator, args: &ProfileArgs) -> Result<ExitCode> {
     let (prompt, generate) = lengths(args, generator.context())?;
+    let session = generator.session();
+    say(format_args!("{}: {}", session.program().name, setup::threads::described(session)));
     let limits = limits(&generator)?;
     let vocab = generator.tokens().max(1) as u64;
     // Pseudo-random, the same in every run: Knuth's MMIX constants.
@@ -133,6 +135,7 @@ fn profile(mut generator: Generator, args: &ProfileArgs) -> Result<ExitCode> {
         say(format_args!("trace: {}: open it in https://ui.perfetto.dev", path.display()));
     }
     output::print(&render(&generator, &measured, &limits, args))?;
+    say(setup::threads::memory(generator.session()));
     Ok(ExitCode::SUCCESS)
 }
 

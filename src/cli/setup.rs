@@ -97,7 +97,8 @@ pub fn options(fusion: Option<FusionArg>, args: &CompileArgs) -> Result<Options>
     Ok(options)
 }
 
-pub use llamac_runner::generate::{pool, tier};
+pub use llamac_runner::generate::tier;
+pub use llamac_runner::threads::{self, pool};
 
 /// A model compiled and ready to run.
 pub struct Ready {
@@ -112,7 +113,7 @@ pub struct Ready {
 /// Compiles a model, packs its weights and opens a session; warns of weights that are no numbers.
 pub fn ready(model: &Model, options: &Options, threads: &ThreadArgs) -> Result<Ready> {
     let tier = tier(threads.tier.as_deref())?;
-    let pool = pool(threads.threads)?;
+    let pool = pool(threads.threads, threads.pin)?;
     let compiled = compile::compile(model.graph.clone(), options, false)?;
     let start = Instant::now();
     let mut progress = Progress::new("packing weights");
@@ -121,6 +122,7 @@ pub fn ready(model: &Model, options: &Options, threads: &ThreadArgs) -> Result<R
     drop(progress);
     warn_of_numbers(model, &report);
     let load = start.elapsed();
+    llamac_runner::artifact::warn_of_pages(&weights);
     let session = compile::session(&compiled, weights, pool, tier)?;
     Ok(Ready { compiled, session, load })
 }

@@ -29,14 +29,14 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         say(format_args!("weights and inputs: seeded ({})", args.seed));
         model.seed_weights(args.seed)?;
     }
-    let pool = setup::pool(args.threads.threads)?;
+    let pool = setup::pool(args.threads.threads, args.threads.pin)?;
     let settings = Settings { options, tier, ids, rows: args.rows, seed: args.seed };
     print(&verify(&model, &settings, &pool)?, args)
 }
 
 /// An artifact beside the interpreter of its own graph, or of its model.
 fn of_artifact(path: &Path, args: &VerifyArgs, ids: Option<Vec<u32>>) -> Result<ExitCode> {
-    let program = artifact::open(path, &args.compile, args.fusion.fusion.as_slice())?;
+    let program = artifact::open(path, &args.compile, args.fusion.fusion.as_slice(), args.threads.no_mmap)?;
     let info = program.executable().program();
     if let Some(ids) = &ids {
         run::check_prompt(ids, info.vocab, info.bounds.tokens)?;
@@ -60,7 +60,7 @@ fn of_artifact(path: &Path, args: &VerifyArgs, ids: Option<Vec<u32>>) -> Result<
         ),
     });
     let tier = setup::tier(args.threads.tier.as_deref())?;
-    let pool = setup::pool(args.threads.threads)?;
+    let pool = setup::pool(args.threads.threads, args.threads.pin)?;
     let settings = Settings { options: Options::default(), tier, ids, rows: args.rows, seed: args.seed };
     print(&verify_artifact(&program, model.as_ref(), &settings, &pool)?, args)
 }

@@ -45,6 +45,11 @@ pub fn options(fusion: FusionSet, act: Activations, kv: CacheType) -> Options {
     options
 }
 
+/// These fusions, and nothing rounded that the model does not have rounded: what is compared exactly says so.
+pub fn exact(fusion: FusionSet) -> Options {
+    options(fusion, Activations::F32, CacheType::F32)
+}
+
 /// Threads.
 pub fn pool(threads: usize) -> Arc<Pool> {
     Arc::new(Pool::new(threads).expect("threads"))

@@ -64,6 +64,10 @@ pub fn evaluate(recipe: &Recipe, source: &Tensors, to: DType) -> Option<Matrix> 
         Recipe::Convert(of) => {
             let mut of = evaluate(of, source, to)?;
             if of.dtype != to {
+                // Of a weight without rows as well.
+                if !of.inner.iter().product::<usize>().is_multiple_of(to.block().0) {
+                    return None;
+                }
                 for row in &mut of.rows {
                     let values: Vec<f32> = row.iter().flat_map(|piece| values(of.dtype, piece)).collect();
                     *row = pieces(to, &values)?;

@@ -12,7 +12,7 @@ use llamac_formats::program::{
 };
 use llamac_formats::{Access, DType, Extent, PANEL_WIDTH, PanelLayout, Sizes, q8};
 use llamac_ir::{Graph, TensorSource};
-use llamac_passes::{FusionSet, Options as PassOptions, layout, pipeline, plan};
+use llamac_passes::{Activations, FusionSet, Options as PassOptions, layout, pipeline, plan};
 use std::ops::ControlFlow;
 
 /// The routine `QuantizeQ8`, as slowly as it gets.
@@ -68,10 +68,11 @@ struct Step<'a> {
     outputs: Vec<Memory>,
 }
 
-/// Runs the pipeline on a graph and compiles its plan.
+/// Runs the pipeline on a graph and compiles its plan; activations stay what the graph has, so that only f32 rounding separates the two.
 pub fn build(graph: &Graph, fusion: FusionSet, options: &Options) -> Compiled {
     let mut graph = graph.clone();
-    let passes = PassOptions::fusing(fusion);
+    let mut passes = PassOptions::fusing(fusion);
+    passes.act = Activations::F32;
     pipeline::run(&mut graph, &passes, &mut |_, _, _| ControlFlow::Continue(())).expect("the passes accept the graph");
     build_fused(graph, options)
 }

@@ -6,14 +6,16 @@ use llamac_ir::{Bounds, DType, Graph, Op};
 use llamac_passes::plan::picture::Summary;
 use llamac_passes::plan::{EntryPlan, plan};
 use llamac_passes::schedule::step_name;
-use llamac_passes::{FusionSet, Options, layout, pipeline};
+use llamac_passes::{Activations, FusionSet, Options, layout, pipeline};
 use std::ops::ControlFlow;
 
 const BOUNDS: Bounds = Bounds { rows: 512, outputs: 1, tokens: 512, slots: 1 };
 
 fn compiled(shape: Shape, bounds: Bounds, fusion: FusionSet) -> Graph {
     let mut graph = llama(shape, bounds);
-    pipeline::run(&mut graph, &Options::fusing(fusion), &mut |_, _, _| ControlFlow::Continue(())).expect("passes");
+    let mut options = Options::fusing(fusion);
+    options.act = Activations::F32;
+    pipeline::run(&mut graph, &options, &mut |_, _, _| ControlFlow::Continue(())).expect("passes");
     layout::run(&mut graph).expect("a layout");
     llamac_ir::verify(&graph).expect("layout keeps the rules");
     graph

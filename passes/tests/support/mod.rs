@@ -5,7 +5,7 @@ use llamac_ir::interp::{Input, Interpreter};
 use llamac_ir::{Bounds, FusionKind, Graph, Op, Sizes, TensorSource};
 use llamac_models::{ModelDir, import};
 use llamac_passes::manager::Finished;
-use llamac_passes::{Options, When, pipeline};
+use llamac_passes::{Activations, FusionSet, Options, When, pipeline};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,13 @@ pub fn model(name: &str) -> (Graph, impl TensorSource) {
     let bounds = Bounds { rows: 8, outputs: 2, tokens: 16, slots: 2 };
     let graph = import(directory.config(), name, bounds, &|n| weights.tensor(n).map(|t| t.dtype)).expect("a graph");
     (graph, weights)
+}
+
+/// These fusions, and activations that are not rounded: what a graph computes stays the same, not only nearly.
+pub fn exact(fusion: FusionSet) -> Options {
+    let mut options = Options::fusing(fusion);
+    options.act = Activations::F32;
+    options
 }
 
 /// Runs all graph passes.

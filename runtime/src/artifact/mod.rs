@@ -51,11 +51,15 @@ pub struct OpenOptions {
     pub features: Features,
     /// Whether the checksum of the weights is checked too, which reads all of them.
     pub verify_weights: bool,
+    /// Whether the weights are mapped where they lie in the file: nothing is read before it is used, and processes share the
+    /// pages, which are huge where the file system has such. Otherwise they are read into memory of their own, on huge pages
+    /// where the system gives them.
+    pub map_weights: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
-        OpenOptions { features: Features::detect(), verify_weights: false }
+        OpenOptions { features: Features::detect(), verify_weights: false, map_weights: true }
     }
 }
 
@@ -105,6 +109,10 @@ impl Program {
         let (manifest, graph) = (needed(SectionKind::Manifest)?, needed(SectionKind::Graph)?);
         let (program, code) = (needed(SectionKind::Program)?, needed(SectionKind::Code)?);
         let (tokenizer, weights) = (map(SectionKind::Tokenizer)?, needed(SectionKind::Weights)?);
+        let weights = match header.section(SectionKind::Weights) {
+            Some(section) if !options.map_weights => read_section(&file, base, section)?,
+            _ => weights,
+        };
         let (chat_template, report) = (map(SectionKind::ChatTemplate)?, map(SectionKind::Report)?);
         for section in &header.sections {
             let region = match section.kind {
@@ -323,6 +331,12 @@ fn map_section(file: &File, base: u64, section: &Section) -> Result<Region, Arti
     // Sections lie within the file, as was checked, so nothing overflows but a `usize` of 32 bits.
     let bytes = usize::try_from(section.bytes).unwrap_or(usize::MAX);
     Ok(Region::map_file(file, base + section.offset, bytes, &what)?)
+}
+
+fn read_section(file: &File, base: u64, section: &Section) -> Result<Region, ArtifactError> {
+    let what = format!("the section {}, read into memory", section.kind);
+    let bytes = usize::try_from(section.bytes).unwrap_or(usize::MAX);
+    Ok(Region::read_file(file, base + section.offset, bytes, crate::machine::default_threads(), &what)?)
 }
 
 fn check_machine(path: &Path, header: &Header, machine: &Features) -> Result<(), ArtifactError> {

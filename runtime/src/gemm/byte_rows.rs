@@ -18,7 +18,7 @@ pub(super) trait Rows: Copy {
     unsafe fn scale<S: Simd>(&self, part: usize, row: usize) -> S::F;
     /// The scale times the sum of the integers.
     unsafe fn offset<S: Simd>(&self, part: usize, row: usize) -> S::F;
-    /// What an offset `zero` (a power of two) of the weights is worth: `−zero` times the sum of the integers, of the whole part or of one
+    /// What an offset `zero` of the weights is worth: `−zero` times the sum of the integers, of the whole part or of one
     /// half of it.
     unsafe fn correction<S: Simd>(&self, part: usize, row: usize, half: Option<usize>, zero: u8) -> S::I;
     /// Four integers of inputs `16·half + 4·i ..`.
@@ -68,8 +68,26 @@ impl<const ROWS: usize> Rows for Apart<ROWS> {
 #[derive(Clone, Copy)]
 pub(super) struct Together<const ROWS: usize>(pub(super) *const u8);
 
-/// Words of 32 bits that a packed part has for each row: the scale, the offset, three sums and the integers.
-const WORDS: usize = 5 + q8::ELEMENTS / 4;
+/// Offsets of the weights of which a packed part has the corrections, with the half where one is for a half: all that there are.
+const CORRECTIONS: [(u8, Option<usize>); 5] = [(8, None), (16, None), (128, None), (32, Some(0)), (32, Some(1))];
+
+/// Where the integers begin among the words of 32 bits that a packed part has for each row: after the scale, the offset and the corrections.
+const INTEGERS: usize = 2 + CORRECTIONS.len();
+
+/// Words that a packed part has for each row.
+const WORDS: usize = INTEGERS + q8::ELEMENTS / 4;
+
+/// The word of a correction.
+const fn correction_word(zero: u8, half: Option<usize>) -> usize {
+    match (zero, half) {
+        (8, None) => 2,
+        (16, None) => 3,
+        (128, None) => 4,
+        (32, Some(0)) => 5,
+        (32, Some(_)) => 6,
+        _ => panic!("no format has such an offset"),
+    }
+}
 
 impl<const ROWS: usize> Together<ROWS> {
     /// Word `i` of a row.
@@ -94,25 +112,24 @@ impl<const ROWS: usize> Rows for Together<ROWS> {
 
     #[inline(always)]
     unsafe fn correction<S: Simd>(&self, part: usize, row: usize, half: Option<usize>, zero: u8) -> S::I {
-        let i = half.map_or(2, |half| 3 + half);
         // SAFETY: as above.
-        unsafe { S::shl(S::splat_word(self.at(part, row, i).cast::<i32>().read()), zero.trailing_zeros() as i32) }
+        unsafe { S::splat_word(self.at(part, row, correction_word(zero, half)).cast::<i32>().read()) }
     }
 
     #[inline(always)]
     unsafe fn word<S: Simd>(&self, part: usize, row: usize, half: usize, i: usize) -> S::I {
         // SAFETY: as above.
-        unsafe { S::splat_word(self.at(part, row, 5 + 4 * half + i).cast::<i32>().read()) }
+        unsafe { S::splat_word(self.at(part, row, INTEGERS + 4 * half + i).cast::<i32>().read()) }
     }
 }
 
 /// The most rows side by side.
 pub(super) const BLOCK: usize = 8;
 
-/// How many rows are packed side by side where so many are left. There may be more of them than are left: then the last one is
-/// repeated, which takes less time than passes of fewer rows.
-pub(super) fn side_by_side(left: usize) -> usize {
-    if left > BLOCK / 2 { BLOCK } else { BLOCK / 2 }
+/// How many of `m` rows are packed side by side. The last rows may be fewer than that: then the very last is repeated, which takes less
+/// time than passes of fewer rows.
+pub(super) fn side_by_side(m: usize) -> usize {
+    if m > BLOCK / 2 { BLOCK } else { BLOCK / 2 }
 }
 
 /// Where a packed block of rows begins.
@@ -123,17 +140,16 @@ pub(super) fn block(packed: *const u8, k: usize, first: usize) -> *const u8 {
 /// Parts that a task packs.
 const TASK: usize = 64;
 
-/// Packs all rows together with the other workers, in blocks of [`BLOCK`] rows and the last as [`side_by_side`] says; complete
-/// after the next barrier.
+/// Packs all rows together with the other workers, as many [`side_by_side`] as that says; complete after the next barrier.
 ///
 /// # Safety
 /// As [`super::gemm`]: the activations must be there, and room for `m × k` f32 where `m` is at least 3.
 pub(super) unsafe fn pack(worker: &Worker, args: &GemmArgs) {
     let parts = args.k / PART;
     let tasks = parts.div_ceil(TASK);
-    worker.share(args.m.div_ceil(BLOCK) * tasks, |task| {
-        let first = task / tasks * BLOCK;
-        let rows = side_by_side(args.m - first);
+    let rows = side_by_side(args.m);
+    worker.share(args.m.div_ceil(rows) * tasks, |task| {
+        let first = task / tasks * rows;
         let to = block(args.packed.cast(), args.k, first).cast_mut().cast::<u32>();
         for r in 0..rows {
             // SAFETY: the caller vouches for the rows.
@@ -145,11 +161,12 @@ pub(super) unsafe fn pack(worker: &Worker, args: &GemmArgs) {
                     let to = to.add(part * WORDS * rows + r);
                     to.write(scale(from).to_bits());
                     to.add(rows).write(offset(from).to_bits());
-                    for (i, half) in [None, Some(0), Some(1)].into_iter().enumerate() {
-                        to.add((2 + i) * rows).write((-sum(from, half)).cast_unsigned());
+                    for (zero, half) in CORRECTIONS {
+                        let correction = -i32::from(zero) * sum(from, half);
+                        to.add(correction_word(zero, half) * rows).write(correction.cast_unsigned());
                     }
                     for i in 0..q8::ELEMENTS / 4 {
-                        to.add((5 + i) * rows).write(word(from, i).cast_unsigned());
+                        to.add((INTEGERS + i) * rows).write(word(from, i).cast_unsigned());
                     }
                 }
             }

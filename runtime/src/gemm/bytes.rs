@@ -7,7 +7,7 @@
 use super::ahead::{Ahead, prefetch};
 use super::blocks::{Blocks, Scales, quants, with_format};
 use super::byte_rows::{self, Apart, BLOCK, Rows, Together};
-use super::registers::{Sums, store, unrolled, unrolled_rows, zero};
+use super::registers::{Sums, load, store, unrolled, unrolled_rows, zero};
 use super::weights::panel_bytes;
 use super::{GemmArgs, segment_stride};
 use crate::pool::Worker;
@@ -20,15 +20,15 @@ use std::marker::PhantomData;
 /// The most panels of one pass.
 const MAX_PANELS: usize = 4;
 
-/// The most rows times panels of one pass.
-const MAX_SUMS: usize = BLOCK * MAX_PANELS;
+/// The most rows of one pass.
+const MAX_ROWS: usize = 4 * BLOCK;
 
 /// The most rows times panels that are added up at a time, in registers of sixteen lanes.
 const MAX_REGISTERS: usize = 8;
 
 /// f32 elements of scratch for the tile of one pass with this many segments.
 pub(super) fn thread_scratch(segments: usize) -> usize {
-    segments * MAX_SUMS * PANEL_WIDTH
+    segments * MAX_ROWS * MAX_PANELS * PANEL_WIDTH
 }
 
 /// Bytes of the panels of a pass, where several passes go over them: they stay in the second-level cache, and so do those of the next.
@@ -38,7 +38,7 @@ const KEPT_BYTES: usize = 160 << 10;
 /// because one core gets more from memory in several streams.
 fn pass_of(tier: Tier, rows: usize) -> (usize, usize) {
     match (tier.lanes(), rows) {
-        (16, 5..) => (BLOCK, 4),
+        (16, 5..) => (MAX_ROWS, 4),
         (16, 3..) => (BLOCK / 2, 2),
         (16, 2) => (2, 4),
         (8, 2..) => (2, 1),
@@ -60,6 +60,7 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
         unsafe { byte_rows::pack(worker, args) };
         worker.barrier();
     }
+    let side = byte_rows::side_by_side(args.m);
     let passes = args.m.div_ceil(most_rows);
     let largest = args.segments.iter().map(|s| panel_bytes(s.dtype, args.k)).max().unwrap_or(0);
     let most = if passes > 1 { most.min((KEPT_BYTES / largest.max(1)).next_power_of_two() / 2).max(1) } else { most };
@@ -75,7 +76,7 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
             let mut row = 0;
             while row < args.m {
                 let left = args.m - row;
-                let rows = if packed { byte_rows::side_by_side(left) } else { pass_of(args.tier, left).0 };
+                let rows = if packed { left.min(most_rows).next_multiple_of(side) } else { pass_of(args.tier, left).0 };
                 for (s, segment) in columns.segments.iter().enumerate() {
                     let DType::Block(format) = segment.dtype else {
                         unreachable!("{} is no block format", segment.dtype)
@@ -93,7 +94,8 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
                         };
                         let out = scratch.add(s * rows * row_stride);
                         let a = match (packed, rows) {
-                            (true, _) => Lines::Together(byte_rows::block(args.packed.cast(), args.k, row)),
+                            (true, _) if side < BLOCK => Lines::Together(args.packed.cast()),
+                            (true, _) => Lines::Blocks(byte_rows::block(args.packed.cast(), args.k, row)),
                             (false, 1) => Lines::One(args.row(row)),
                             (false, _) => Lines::Two([args.row(row), args.row(row + 1)]),
                         };
@@ -126,8 +128,10 @@ enum Lines {
     One(*const u8),
     /// Two rows.
     Two([*const u8; 2]),
-    /// A packed block of rows.
+    /// Four rows, packed.
     Together(*const u8),
+    /// Blocks of eight rows, packed.
+    Blocks(*const u8),
 }
 
 /// The operands of a pass.
@@ -205,50 +209,56 @@ impl<B: Blocks, A: Rows, const ROWS: usize, const PANELS: usize> Kernel for Mult
     }
 }
 
-/// One pass of as many rows as one panel has registers for, over `PANELS` panels: they take turns after every group, and the sums of the
-/// others wait in memory.
-struct InTurn<B, A, const ROWS: usize, const PANELS: usize> {
+/// One pass of several blocks of rows over `PANELS` panels: blocks and panels take turns after every group, and the sums of the others
+/// wait where the results go. So the weights come from memory once, in several streams.
+struct InTurn<B, const PANELS: usize> {
     format: PhantomData<B>,
-    pass: Pass<A>,
+    pass: Pass<*const u8>,
+    /// Blocks of rows.
+    blocks: usize,
 }
 
-impl<B: Blocks, A: Rows, const ROWS: usize, const PANELS: usize> Kernel for InTurn<B, A, ROWS, PANELS> {
+impl<B: Blocks, const PANELS: usize> Kernel for InTurn<B, PANELS> {
     type Output = ();
     const BYTES: bool = true;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        if ROWS * (PANEL_WIDTH / S::LANES) > MAX_REGISTERS {
-            unreachable!("too few registers for {ROWS} rows");
+        if BLOCK * (PANEL_WIDTH / S::LANES) > MAX_REGISTERS {
+            unreachable!("too few registers for {BLOCK} rows");
         }
         let Pass { a, k, mut panels, panel_step, ahead, out, row_stride } = self.pass;
         // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
         unsafe {
-            let mut waiting = [zero::<S, ROWS, 1>(); PANELS];
+            for row in 0..self.blocks * BLOCK {
+                std::slice::from_raw_parts_mut(out.add(row * row_stride), PANELS * PANEL_WIDTH).fill(0.0);
+            }
             let mut block = 0;
             while block < k / PART {
                 let offset = ahead.from(panels);
                 let parts = (k / PART - block).min(B::PARTS);
-                for (p, waiting) in waiting.iter_mut().enumerate() {
+                for p in 0..PANELS {
                     let group = panels.add(p * panel_step);
-                    let mut sums = *waiting;
                     let mut scales = [Scales::EMPTY];
                     if ahead.asks(block / B::PARTS) {
                         prefetch::<S>(group.wrapping_offset(offset), B::HEADER);
                     }
                     scales[0].fill::<S, B>(group);
-                    for part in 0..parts {
-                        let asks = ahead.asks(block + part);
-                        let at = Part { group, panel_step, offset, asks, part };
-                        Terms::<A, ROWS> { a, at, block: block + part }.add_part::<S, B, 1>(&mut sums, &scales);
+                    for rows in 0..self.blocks {
+                        let a = Together::<BLOCK>(byte_rows::block(a, k, rows * BLOCK));
+                        let waiting = out.add(rows * BLOCK * row_stride + p * PANEL_WIDTH);
+                        let mut sums = zero::<S, BLOCK, 1>();
+                        load::<S, BLOCK, 1>(&mut sums, waiting, row_stride);
+                        for part in 0..parts {
+                            let asks = rows == 0 && ahead.asks(block + part);
+                            let at = Part { group, panel_step, offset, asks, part };
+                            Terms::<_, BLOCK> { a, at, block: block + part }.add_part::<S, B, 1>(&mut sums, &scales);
+                        }
+                        store::<S, BLOCK, 1>(&sums, waiting, row_stride);
                     }
-                    *waiting = sums;
                 }
                 block += parts;
                 panels = panels.add(B::GROUP_BYTES);
-            }
-            for (p, sums) in waiting.iter().enumerate() {
-                store::<S, ROWS, 1>(sums, out.add(p * PANEL_WIDTH), row_stride);
             }
         }
     }
@@ -390,29 +400,27 @@ unsafe fn multiply(tier: Tier, format: BlockFormat, rows: usize, panels: usize, 
 /// As [`multiply`].
 unsafe fn multiply_of<B: Blocks>(tier: Tier, rows: usize, panels: usize, pass: Pass<Lines>) {
     macro_rules! choose {
-        ($($kernel:ident, $lines:ident($a:ident) => $as:expr, $rows:literal x $panels:literal;)*) => {
+        ($($lines:ident($a:ident), $rows:tt x $panels:literal => $kernel:expr;)*) => {
             match (pass.a, rows, panels) {
-                $((Lines::$lines($a), $rows, $panels) => {
-                    let kernel = $kernel::<B, _, $rows, $panels> { format: PhantomData, pass: pass.with($as) };
-                    // SAFETY: the caller vouches for the tier and the operands.
-                    unsafe { tier.dispatch(kernel) }
-                })*
+                // SAFETY: the caller vouches for the tier and the operands.
+                $((Lines::$lines($a), $rows, $panels) => unsafe { tier.dispatch($kernel) },)*
                 _ => unreachable!("no kernel for {rows} rows and {panels} panels"),
             }
         };
     }
+    let format = PhantomData::<B>;
+    let blocks = rows / BLOCK;
     choose!(
-        Multiply, One(a) => Apart([a]), 1 x 4;
-        Multiply, One(a) => Apart([a]), 1 x 2;
-        Multiply, One(a) => Apart([a]), 1 x 1;
-        Multiply, Two(a) => Apart(a), 2 x 4;
-        Multiply, Two(a) => Apart(a), 2 x 2;
-        Multiply, Two(a) => Apart(a), 2 x 1;
-        InTurn, Together(a) => Together::<4>(a), 4 x 4;
-        Multiply, Together(a) => Together::<4>(a), 4 x 2;
-        Multiply, Together(a) => Together::<4>(a), 4 x 1;
-        InTurn, Together(a) => Together::<8>(a), 8 x 4;
-        InTurn, Together(a) => Together::<8>(a), 8 x 2;
-        InTurn, Together(a) => Together::<8>(a), 8 x 1;
+        One(a), 1 x 4 => Multiply::<_, _, 1, 4> { format, pass: pass.with(Apart([a])) };
+        One(a), 1 x 2 => Multiply::<_, _, 1, 2> { format, pass: pass.with(Apart([a])) };
+        One(a), 1 x 1 => Multiply::<_, _, 1, 1> { format, pass: pass.with(Apart([a])) };
+        Two(a), 2 x 4 => Multiply::<_, _, 2, 4> { format, pass: pass.with(Apart(a)) };
+        Two(a), 2 x 2 => Multiply::<_, _, 2, 2> { format, pass: pass.with(Apart(a)) };
+        Two(a), 2 x 1 => Multiply::<_, _, 2, 1> { format, pass: pass.with(Apart(a)) };
+        Together(a), 4 x 2 => Multiply::<_, _, 4, 2> { format, pass: pass.with(Together::<4>(a)) };
+        Together(a), 4 x 1 => Multiply::<_, _, 4, 1> { format, pass: pass.with(Together::<4>(a)) };
+        Blocks(a), _ x 4 => InTurn::<_, 4> { format, pass: pass.with(a), blocks };
+        Blocks(a), _ x 2 => InTurn::<_, 2> { format, pass: pass.with(a), blocks };
+        Blocks(a), _ x 1 => InTurn::<_, 1> { format, pass: pass.with(a), blocks };
     )
 }

@@ -11,7 +11,7 @@ use crate::pool::Worker;
 use crate::tiers::Tier;
 use crate::tiers::amx::{self, Ahead, Narrow, NarrowKernel, Product, Tiles, multiply_ahead};
 use llamac_formats::panel::blocks::{PART, group};
-use llamac_formats::{DType, PANEL_WIDTH, program, q8};
+use llamac_formats::{BlockFormat, DType, PANEL_WIDTH, program, q8};
 use std::marker::PhantomData;
 
 /// Inputs of a pass: two row tiles and two panels of them (16 KiB each) fit the first-level cache.
@@ -34,14 +34,18 @@ const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
 
 /// Rows from which tiles are faster than vectors: unpacking a panel of a block format costs as much as some rows of bytes.
 const ROWS_OF_BF16: usize = 4;
-const ROWS_OF_BLOCKS: usize = 24;
+const ROWS_OF_BLOCKS: usize = 25;
+const ROWS_OF_Q8_0: usize = 33;
 
 /// Whether a GEMM runs on tiles: bf16 by bf16, which is exact, or bytes by a block format, whose rounding to bf16 is small beside
 /// that of the activations. Rounding block weights for bf16 activations would double their error.
 pub(super) fn take(args: &GemmArgs) -> bool {
     let (least, weights): (usize, fn(&Segment) -> bool) = match args.act {
         DType::BF16 => (ROWS_OF_BF16, |s| s.dtype == DType::BF16),
-        _ => (ROWS_OF_BLOCKS, |s| matches!(s.dtype, DType::Block(_))),
+        _ => {
+            let widest = args.segments.iter().all(|s| s.dtype == DType::Block(BlockFormat::Q8_0));
+            (if widest { ROWS_OF_Q8_0 } else { ROWS_OF_BLOCKS }, |s| matches!(s.dtype, DType::Block(_)))
+        }
     };
     // Panels of all segments go into one task; more than these go to the vectors.
     let fits = args.m >= least && tiles_take(args.act, args.k) && args.tile_segments() <= TASK_PANELS;

@@ -55,6 +55,8 @@ struct Cancelled;
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// The processor that this thread was bound to by a pool.
+    static BOUND: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// A fixed set of threads; the caller of [`Pool::run`] is the first of them.
@@ -62,6 +64,8 @@ pub struct Pool {
     shared: Arc<Shared>,
     turns: Mutex<()>,
     handles: Vec<JoinHandle<()>>,
+    /// The processor of the first thread, where threads are bound.
+    first: Option<usize>,
 }
 
 impl Pool {
@@ -73,17 +77,30 @@ impl Pool {
         Pool::start(threads, &[])
     }
 
-    /// The same, each thread bound to a processor of its own among those that the calling thread may use, in turn; the
-    /// calling thread is bound to the first.
+    /// The same, each thread bound to a processor of its own among those that this process may use, one of each physical
+    /// core first, in turn where there are fewer. A thread that calls [`Pool::run`] is bound to the first when it first does,
+    /// and stays so: threads that it starts afterwards inherit that.
     ///
     /// # Errors
     /// If the system refuses to start or to bind a thread, or cannot bind threads.
     pub fn pinned(threads: usize) -> std::io::Result<Pool> {
-        let processors = machine::affinity()
-            .filter(|p| !p.is_empty())
+        let processors = machine::processors::by_core()
             .ok_or_else(|| std::io::Error::other("this system does not say which processors a thread may use"))?;
-        machine::bind(processors[0])?;
         Pool::start(threads, &processors)
+    }
+
+    /// Whether each thread is bound to a processor.
+    pub fn is_pinned(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// Binds the calling thread where the first is to be, once. If the system refuses, which for a processor that it names
+    /// itself it does not, the thread runs where it may.
+    fn bind_caller(&self) {
+        if self.first.is_some() && BOUND.get() != self.first {
+            BOUND.set(self.first);
+            let _ = self.first.map(machine::processors::bind);
+        }
     }
 
     /// Starts the threads, the one of index i on processor i of those given, if any.
@@ -102,14 +119,19 @@ impl Pool {
             broken: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
-        let mut pool = Pool { shared, turns: Mutex::new(()), handles: Vec::with_capacity(threads - 1) };
+        let mut pool = Pool {
+            shared,
+            turns: Mutex::new(()),
+            handles: Vec::with_capacity(threads - 1),
+            first: processors.first().copied(),
+        };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let name = format!("llamac-{index}");
             let processor = (!processors.is_empty()).then(|| processors[index % processors.len()]);
             let (bound, answer) = std::sync::mpsc::sync_channel(1);
             let life = move || {
-                let result = processor.map_or(Ok(()), machine::bind);
+                let result = processor.map_or(Ok(()), machine::processors::bind);
                 let refused = result.is_err();
                 // The receiver waits for this answer.
                 let _ = bound.send(result);
@@ -136,6 +158,7 @@ impl Pool {
     pub fn run(&self, work: &(dyn Fn(&Worker) + Sync)) {
         assert!(!INSIDE.get(), "a run of the pool was started from inside a run");
         let _turn = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bind_caller();
         let shared = &*self.shared;
         shared.claims.iter().for_each(|c| c.0.store(0, Ordering::Relaxed));
         shared.arrived.0.store(0, Ordering::Relaxed);

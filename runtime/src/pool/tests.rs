@@ -183,12 +183,21 @@ fn sleeping_threads_wake() {
 #[cfg(target_os = "linux")]
 fn pinned_threads_have_one_processor_each() {
     std::thread::spawn(|| {
-        let all = crate::machine::affinity().unwrap();
-        let pool = Pool::pinned(3).unwrap();
-        let found = Mutex::new(vec![None; 3]);
-        pool.run(&|worker| found.lock().unwrap()[worker.index()] = crate::machine::affinity());
-        let want: Vec<_> = (0..3).map(|i| Some(vec![all[i % all.len()]])).collect();
-        assert_eq!(found.into_inner().unwrap(), want);
+        let all = crate::machine::processors::by_core().unwrap();
+        // The second pool is made by a thread that is bound already; the first run binds, not the pool.
+        let unbound = crate::machine::processors::affinity();
+        drop(Pool::pinned(2).unwrap());
+        assert_eq!(crate::machine::processors::affinity(), unbound);
+        for threads in [1, 3, 8] {
+            let pool = Pool::pinned(threads).unwrap();
+            assert!(pool.is_pinned());
+            let found = Mutex::new(vec![None; threads]);
+            pool.run(&|worker| found.lock().unwrap()[worker.index()] = crate::machine::processors::affinity());
+            let want: Vec<_> = (0..threads).map(|i| Some(vec![all[i % all.len()]])).collect();
+            assert_eq!(found.into_inner().unwrap(), want);
+            assert_eq!(pool.shared.waiting.spins(), threads <= crate::machine::allowed_cpus());
+        }
+        assert!(!Pool::new(1).unwrap().is_pinned());
     })
     .join()
     .unwrap();

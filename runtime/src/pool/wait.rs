@@ -29,6 +29,11 @@ impl Waiting {
         Waiting { spins, sleepers: AtomicUsize::new(0), lock: Mutex::new(()), changed: Condvar::new() }
     }
 
+    #[cfg(test)]
+    pub(super) fn spins(&self) -> bool {
+        self.spins
+    }
+
     /// Returns when `done` says so.
     pub(super) fn wait(&self, done: impl Fn() -> bool) {
         let mut since = None;

@@ -14,7 +14,7 @@ pub use generator::{Generator, Logits, Row};
 pub use perplexity::{Perplexity, PerplexityError};
 
 use crate::execute::{Bases, Prepared, Run, kernel_scratch, routine_scratch, shared_scratch, walk};
-use crate::memory::{ALIGN, Region};
+use crate::memory::{ALIGN, Backing, Region};
 use crate::pool::{Pool, Worker};
 use crate::profile::{Clock, EntryTimes, ProfileTable, ThreadTrace};
 use crate::program::{Executable, Layout, OpenError};
@@ -48,7 +48,7 @@ pub struct Session {
     inputs: Region,
     outputs: Region,
     // Steps reach the arena through `bases` alone.
-    _arena: Region,
+    arena: Region,
 }
 
 // SAFETY: the addresses in `bases` are of the regions that the session owns and of the weights, which nobody writes;
@@ -115,7 +115,7 @@ impl Session {
             last: None,
             given: vec![0; layout.inputs.len()],
             clock: None,
-            _arena: arena,
+            arena,
             executable,
             layout,
             bases,
@@ -140,6 +140,12 @@ impl Session {
     /// The threads.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// What weights, states (the cache) and arena lie on now. What no step has written yet has no pages.
+    pub fn backing(&self) -> [(&'static str, Backing); 3] {
+        let of = [("weights", self.executable.weights()), ("states", &self.states), ("arena", &self.arena)];
+        of.map(|(what, region)| (what, region.backing()))
     }
 
     /// Bytes that the session keeps: states, inputs, outputs and arena at their bounds, and scratch. Pages that no step

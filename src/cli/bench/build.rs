@@ -70,7 +70,7 @@ fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>]
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
     }
-    let artifact = artifact::open(path, &args.compile, &args.fusion)?;
+    let artifact = artifact::open(path, &args.compile, &args.fusion, args.no_mmap)?;
     let program = artifact.executable().program().clone();
     if needed > program.bounds.tokens {
         return Err(too_long(path, needed, program.bounds.tokens));
@@ -153,6 +153,7 @@ fn pack(model: &Model, compiled: &Compiled, pools: &[Arc<Pool>], warn: bool) -> 
     let (weights, report) =
         compile::pack_weights(compiled, model, threads, &mut |done, all| progress.update(done, all))?;
     drop(progress);
+    llamac_runner::artifact::warn_of_pages(&weights);
     if warn {
         setup::warn_of_numbers(model, &report);
     }

@@ -4,7 +4,7 @@ mod build;
 mod report;
 
 use super::args::BenchArgs;
-use super::{Result, failure, output, setup};
+use super::{Result, failure, output, say, setup};
 use llamac::compile;
 use llamac_runtime::{GenerateError, Generator, Row, limits};
 use report::Report;
@@ -65,7 +65,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let needed = most(&prompts).max(most(&generates)).saturating_add(most(&args.depth));
     let threads: Vec<Option<usize>> =
         if args.threads.is_empty() { vec![None] } else { args.threads.iter().map(|&t| Some(t)).collect() };
-    let pools = threads.iter().map(|&t| setup::pool(t)).collect::<Result<Vec<_>>>()?;
+    let pools = threads.iter().map(|&t| setup::pool(t, args.pin)).collect::<Result<Vec<_>>>()?;
     let mut builds = build::all(args, needed, &pools, tier)?;
     let bandwidths = pools
         .iter()
@@ -103,6 +103,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     }
     let report = Report { args, builds: &builds, pools: &pools, bandwidths: &bandwidths, tier };
     output::print(&report.render(&tests))?;
+    for build in &builds {
+        let memory = build.generators.first().map(|g| setup::threads::memory(g.session()));
+        say(format_args!("{}: {}", build.name, memory.unwrap_or_default()));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,6 +9,7 @@ use llamac_formats::program::{Program, Work};
 use llamac_formats::{PanelLayout, Sizes};
 use llamac_runtime::{Pool, Tier};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything that the results are told with.
@@ -62,6 +63,7 @@ impl Report<'_> {
             "model_filename": build.path.display().to_string(),
             "model_size": program.weights.iter().map(|w| w.bytes).sum::<usize>(),
             "n_threads": self.pools[test.pool].threads(),
+            "pinned": self.pools[test.pool].is_pinned(),
             "n_prompt": test.prompt,
             "n_gen": test.generate,
             "n_depth": test.depth,
@@ -75,6 +77,7 @@ impl Report<'_> {
             "tier": self.tier.name(),
             "act": program.act,
             "kv": program.kv,
+            "memory": build.generators[test.pool].session().backing().into_iter().collect::<BTreeMap<_, _>>(),
             "bandwidth_gbs": self.bandwidths[test.pool],
             "bandwidth_share": self.share(test),
             "kernels": program.kernels.len(),
@@ -89,6 +92,8 @@ impl Report<'_> {
         let columns = [
             "model",
             "fusion",
+            "act",
+            "kv",
             "tier",
             "threads",
             "test",
@@ -106,6 +111,8 @@ impl Report<'_> {
             table.row(vec![
                 self.model(&self.builds[t.build]),
                 json!(self.builds[t.build].program.fusion),
+                json!(self.builds[t.build].program.act),
+                json!(self.builds[t.build].program.kv),
                 json!(self.tier.name()),
                 json!(self.pools[t.pool].threads()),
                 json!(what),
