@@ -101,6 +101,11 @@ mod tests {
     use super::*;
     use crate::testing::Numbers;
 
+    /// Any 32 bits.
+    fn bits(numbers: &mut Numbers) -> u32 {
+        (numbers.below(1 << 16) << 16 | numbers.below(1 << 16)) as u32
+    }
+
     /// Blocks of every kind: ordinary ones, halves between two steps, almost nothing, the largest, what is not finite.
     fn blocks() -> Vec<[f32; 32]> {
         let mut numbers = Numbers::new(21);
@@ -120,7 +125,7 @@ mod tests {
                 block[at] = bad;
                 blocks.push(block);
                 // Among ordinary ones, at every place of the groups that some tiers make at once.
-                blocks.extend((0..4).map(|i| blocks[130 + i]));
+                blocks.extend_from_within(130..134);
             }
         }
         // The least factors that are finite and the largest that are not, and any bits at all.
@@ -128,13 +133,12 @@ mod tests {
             blocks.push(std::array::from_fn(|i| if i == 20 { -max } else { max * (i as f32 / 32.0) }));
         }
         for _ in 0..256 {
-            let mut bits = || (numbers.below(1 << 16) as u32) << 16 | numbers.below(1 << 16) as u32;
-            blocks.push(std::array::from_fn(|_| f32::from_bits(bits())));
-            let below = numbers.below(255) as u32 * (1 << 23) + (1 << 23);
-            let mut bits = || (numbers.below(1 << 16) as u32) << 16 | numbers.below(1 << 16) as u32;
+            blocks.push(std::array::from_fn(|_| f32::from_bits(bits(&mut numbers))));
+            // Finite, up to any exponent.
+            let end = (1 + numbers.below(255) as u32) << 23;
             blocks.push(std::array::from_fn(|_| {
-                let bits = bits();
-                f32::from_bits(bits & 0x8000_0000 | (bits & 0x7fff_ffff) % below)
+                let bits = bits(&mut numbers);
+                f32::from_bits(bits & 0x8000_0000 | ((bits & 0x7fff_ffff) % end))
             }));
         }
         blocks
