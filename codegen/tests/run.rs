@@ -74,7 +74,7 @@ fn reductions_over_every_axis() {
                %c: f32[3, 21] = reduce sum %x axis=0
                %d: f32[3] = reduce max %c axis=1
                %e: f32[] = reduce sum %d axis=0
-               return "a" = %a, "b" = %b, "c" = %c, "d" = %d, "e" = %e"#,
+               return "a" = %a, "b" = %b, "c" = %c, "d" = %d"#,
         ),
         STEPS,
         3,
@@ -455,5 +455,32 @@ fn blocks_of_activations() {
         ),
         STEPS,
         41,
+    );
+}
+
+/// Blocks of elements that lie in memory are made of them there: a stretch of a row, one that starts inside a row, rows of heads.
+/// Those that lie apart are put side by side first.
+#[test]
+fn blocks_of_what_lies_in_memory() {
+    agree_with_all(
+        &graph(
+            r#"%l: f32[S, 2112] = input "l"
+               %h: f32[S, 2, 32] = input "h"
+               %w: q8_0[4, 64] = weight "w"
+               %v: q8_0[4, 2048] = weight "v"
+               %s: f32[S, 2048] = slice %l axis=1 start=37 len=2048
+               %sq: q8[S, 2048] = cast %s
+               %hr: f32[S, 64] = reshape %h
+               %hq: q8[S, 64] = cast %hr
+               %t: f32[S, 32, 2] = transpose %h perm=[0, 2, 1]
+               %tr: f32[S, 64] = reshape %t
+               %tq: q8[S, 64] = cast %tr
+               %a: f32[S, 4] = dot %sq, %v contract=[1]x[1]
+               %b: f32[S, 4] = dot %hq, %w contract=[1]x[1]
+               %d: f32[S, 4] = dot %tq, %w contract=[1]x[1]
+               return "a" = %a, "b" = %b, "d" = %d"#,
+        ),
+        STEPS,
+        42,
     );
 }

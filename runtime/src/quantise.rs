@@ -9,7 +9,7 @@ use llamac_formats::q8;
 const ROUND: f32 = 12_582_912.0;
 
 /// The bits of ∞: those of what is no number are above.
-const INFINITE: u32 = 0x7f80_0000;
+pub(crate) const INFINITE: u32 = 0x7f80_0000;
 
 /// Quantises `blocks` blocks.
 struct Quantise {
@@ -21,10 +21,12 @@ struct Quantise {
 impl Kernel for Quantise {
     type Output = ();
 
-    /// Plain loops, which compilers turn into the vectors of the instruction set that they are compiled for.
+    /// What the instruction set has no way of its own for goes through plain loops, which compilers turn into its vectors.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        for i in 0..self.blocks {
+        // SAFETY: the caller vouches for the instruction set and for the blocks at both addresses.
+        let made = unsafe { S::q8(self.out, self.input, self.blocks) };
+        for i in made..self.blocks {
             // SAFETY: the caller vouches for the blocks at both addresses.
             let (x, out) = unsafe {
                 let x = &*self.input.add(i * q8::ELEMENTS).cast::<[f32; q8::ELEMENTS]>();
@@ -99,6 +101,11 @@ mod tests {
     use super::*;
     use crate::testing::Numbers;
 
+    /// Any 32 bits.
+    fn bits(numbers: &mut Numbers) -> u32 {
+        (numbers.below(1 << 16) << 16 | numbers.below(1 << 16)) as u32
+    }
+
     /// Blocks of every kind: ordinary ones, halves between two steps, almost nothing, the largest, what is not finite.
     fn blocks() -> Vec<[f32; 32]> {
         let mut numbers = Numbers::new(21);
@@ -117,7 +124,22 @@ mod tests {
                 let mut block = blocks[150];
                 block[at] = bad;
                 blocks.push(block);
+                // Among ordinary ones, at every place of the groups that some tiers make at once.
+                blocks.extend_from_within(130..134);
             }
+        }
+        // The least factors that are finite and the largest that are not, and any bits at all.
+        for max in [3.7e-37f32, 3.73e-37, 3.74e-37, 3.8e-37] {
+            blocks.push(std::array::from_fn(|i| if i == 20 { -max } else { max * (i as f32 / 32.0) }));
+        }
+        for _ in 0..256 {
+            blocks.push(std::array::from_fn(|_| f32::from_bits(bits(&mut numbers))));
+            // Finite, up to any exponent.
+            let end = (1 + numbers.below(255) as u32) << 23;
+            blocks.push(std::array::from_fn(|_| {
+                let bits = bits(&mut numbers);
+                f32::from_bits(bits & 0x8000_0000 | ((bits & 0x7fff_ffff) % end))
+            }));
         }
         blocks
     }
@@ -130,7 +152,7 @@ mod tests {
             q8::encode(x, out.try_into().unwrap());
         }
         for tier in crate::tiers::tests::available() {
-            for count in [0, 1, 2, blocks.len()] {
+            for count in [0, 1, 2, 3, 4, 5, 6, 7, blocks.len()] {
                 let mut got = vec![0x5a; blocks.len() * q8::BYTES];
                 // SAFETY: both have room for `count` blocks and the tier is available.
                 unsafe { routine(tier)(got.as_mut_ptr(), blocks.as_ptr().cast(), 32 * count as u64) };

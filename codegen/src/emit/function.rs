@@ -212,7 +212,7 @@ impl Emit<'_, '_> {
     }
 
     /// Calls the runtime's routine: `(out, input, n)`.
-    fn quantize(&mut self, Quantize { to, at, from, count }: &Quantize) {
+    fn quantize(&mut self, Quantize { to, at, from, first, count }: &Quantize) {
         let blocks = |elements: Extent| Extent { factor: elements.factor / q8::ELEMENTS as u64, ..elements };
         let at = Index {
             constant: at.constant / q8::ELEMENTS as i64,
@@ -223,7 +223,7 @@ impl Emit<'_, '_> {
             e.b.ins().iadd_imm_s(address, i64::from(offset))
         };
         let out = whole(*to, &at, q8::BYTES, self);
-        let input = whole(*from, &Index::default(), 4, self);
+        let input = whole(*from, first, 4, self);
         let n = self.b.ins().iconst(I64, *count as i64);
         let routines = self.routines.unwrap_or_else(|| unreachable!("the kernel calls routines"));
         let routine = self.word(routines, 8 * Routine::QuantizeQ8 as usize);

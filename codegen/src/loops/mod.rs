@@ -155,8 +155,8 @@ pub enum Stmt {
     Loop(Box<Loop>),
 }
 
-/// `quantize q8 to[at..+count], from`: stores `count` elements from element `at` on, which are `count / 32` whole blocks of
-/// [`llamac_formats::q8`], made by the runtime's routine of as many f32 that lie at `from`.
+/// `quantize q8 to[at..+count], from[first]`: stores `count` elements from element `at` on, which are `count / 32` whole blocks
+/// of [`llamac_formats::q8`], made by the runtime's routine of as many f32 that lie at `from`, from element `first` on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantize {
     /// Where the blocks go.
@@ -165,6 +165,8 @@ pub struct Quantize {
     pub at: Index,
     /// Where the f32 are.
     pub from: Place,
+    /// The first of them.
+    pub first: Index,
     /// How many; a multiple of 32.
     pub count: usize,
 }
@@ -295,7 +297,11 @@ fn each_extent(stmts: &[Stmt], f: &mut dyn FnMut(&Extent)) {
                 }
                 _ => {}
             },
-            Stmt::Store(_, _, i, _) | Stmt::Quantize(Quantize { at: i, .. }) => index(i, f),
+            Stmt::Store(_, _, i, _) => index(i, f),
+            Stmt::Quantize(Quantize { at, first, .. }) => {
+                index(at, f);
+                index(first, f);
+            }
             Stmt::Loop(l) => {
                 index(&l.begin, f);
                 index(&l.end, f);

@@ -114,8 +114,8 @@ fn block(k: &Kernel, stmts: &[Stmt], depth: usize, f: &mut Formatter<'_>) -> fmt
                 writeln!(f)?;
             }
             Stmt::Store(p, dtype, i, r) => writeln!(f, "{pad}store {dtype} {p}[{i}], {}", Name(k, *r))?,
-            Stmt::Quantize(Quantize { to, at, from, count }) => {
-                writeln!(f, "{pad}quantize q8 {to}[{at}..+{count}], {from}")?;
+            Stmt::Quantize(Quantize { to, at, from, first, count }) => {
+                writeln!(f, "{pad}quantize q8 {to}[{at}..+{count}], {from}[{first}]")?;
             }
             Stmt::Loop(l) => run(k, l, depth, f)?,
         }

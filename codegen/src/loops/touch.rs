@@ -140,20 +140,24 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The routine reads `count` f32 of scratch and writes as many elements in whole blocks.
-    fn quantize(&mut self, Quantize { to, at, from, count }: &Quantize) -> Result<(), String> {
+    /// The routine reads `count` f32 and writes as many elements in whole blocks.
+    fn quantize(&mut self, Quantize { to, at, from, first, count }: &Quantize) -> Result<(), String> {
         let of = q8::ELEMENTS as i128;
         let aligned = i128::from(at.constant) % of == 0 && at.terms.iter().all(|(c, _)| self.extent(*c) % of == 0);
         if !aligned || !count.is_multiple_of(q8::ELEMENTS) {
             return Err(format!("{count} elements from {at} on are no whole blocks"));
         }
-        let (Place::Buffer(n), Place::Scratch(_)) = (to, from) else {
+        let floats = match from {
+            Place::Buffer(n) => self.kernel.buffers[*n].dtype == DType::F32 && from != to,
+            Place::Scratch(_) => true,
+        };
+        let (Place::Buffer(n), true) = (to, floats) else {
             return Err(format!("blocks are made in {to} of what lies in {from}"));
         };
         if !self.kernel.buffers[*n].stored {
             return Err(format!("b{n} is stored to, but is no result"));
         }
-        self.reach(*from, DType::F32, &Index::default(), *count)?;
+        self.reach(*from, DType::F32, first, *count)?;
         let (low, high) = self.index(at)?;
         let end = ((high + *count as i128) / of).checked_mul(q8::BYTES as i128).and_then(|e| usize::try_from(e).ok());
         let (Some(end), 0..) = (end, low) else {

@@ -540,12 +540,10 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Makes finished elements in scratch into blocks of an operand.
-    pub fn quantize(&mut self, to: Place, at: &Affine, from: Place, count: usize) -> Result<()> {
-        let at = self.index(at)?;
+    /// Makes finished elements into blocks of an operand.
+    pub fn quantize(&mut self, blocks: Quantize) {
         let depth = self.depth();
-        self.scopes[depth].stmts.push(Stmt::Quantize(Quantize { to, at, from, count }));
-        Ok(())
+        self.scopes[depth].stmts.push(Stmt::Quantize(blocks));
     }
 
     /// Stores an element, or four, in the innermost loop.

@@ -7,9 +7,11 @@
 
 pub mod affine;
 mod analyse;
+mod blocks;
 pub mod build;
 pub mod epilogue;
 pub mod expand;
+mod inner;
 pub mod reach;
 pub mod reduce;
 pub mod region;

@@ -3,13 +3,15 @@
 use super::Lowered;
 use super::affine::{Affine, Var};
 use super::analyse::inserted;
+use super::blocks::{Finished, in_memory};
 use super::build::{Build, Kept, Operand};
 use super::expand::{Key, Node, extents, fetch, resolve};
+use super::inner::{Axis, Inner, prefix_index};
 use super::reach::reach;
 use super::reduce::{Keep, one_by_one, stages};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
-use crate::loops::{Expr, Index, Kernel, Kind, LANES, Place, Reg, Space, Ty};
+use crate::loops::{Expr, Index, Kernel, Kind, LANES, Place, Quantize, Reg, Space, Ty};
 use llamac_formats::{DType, Extent, Over, q8};
 use llamac_ir::{Op, Type, Value};
 use std::collections::HashSet;
@@ -29,23 +31,14 @@ struct Sink {
     ty: Type,
     /// Slots and positions, where the result is a written state.
     write: Option<(Value, Value)>,
-    /// Where in scratch a row is finished, where the result is stored in blocks.
-    staging: Option<usize>,
+    /// Where a row is finished, where the result is stored in blocks.
+    finished: Option<Finished>,
 }
 
 impl Sink {
     fn in_blocks(&self) -> bool {
         self.ty.dtype == DType::Q8
     }
-}
-
-/// An axis of the row space or of a sweep.
-#[derive(Clone, Debug)]
-enum Axis {
-    /// Of extent 1.
-    Unit,
-    /// A row variable.
-    Row(Affine),
 }
 
 /// Lowers a region without a dot to a row kernel.
@@ -60,7 +53,7 @@ pub fn lower_rows(closed: &Closed) -> Result<Lowered> {
     let (prefix, count) = decompose(&mut b, row, &sinks[0].dims, &space)?;
     let groups = group(&sinks, space.rank);
     let scratch = reductions(&mut b, &sinks, &groups, &prefix)?;
-    let scratch = stage_blocks(closed, &mut sinks, &space, scratch)?;
+    let scratch = finish_blocks(&mut b, &mut sinks, &prefix, &space, scratch)?;
     let mut work = 0usize;
     for members in &groups {
         let inner = store(&mut b, &sinks, members, &prefix, space.block)?;
@@ -83,7 +76,14 @@ fn sinks(closed: &Closed) -> Result<Vec<Sink>> {
             (Op::StateWrite, &[_, rows, slots, positions]) => (rows, Some((slots, positions))),
             _ => (*output, None),
         };
-        sinks.push(Sink { result, value, dims: extents(g.ty(value)), ty: g.ty(*output).clone(), write, staging: None });
+        sinks.push(Sink {
+            result,
+            value,
+            dims: extents(g.ty(value)),
+            ty: g.ty(*output).clone(),
+            write,
+            finished: None,
+        });
     }
     if sinks.is_empty() {
         return Err(CodegenError::Region { at: closed.at.clone(), what: "a kernel without results".into() });
@@ -163,17 +163,36 @@ fn row_space(b: &mut Build<'_>, sinks: &[Sink]) -> Result<RowSpace> {
     Ok(RowSpace { rank, block })
 }
 
-/// Gives each result in blocks scratch for the row's finished elements, behind the first `scratch` bytes; returns the bytes
-/// of all scratch. In L1 a row is written, read and made into blocks at once.
-fn stage_blocks(closed: &Closed, sinks: &mut [Sink], space: &RowSpace, scratch: usize) -> Result<usize> {
+/// Decides where the rows of each result in blocks are finished: where they lie already, or in scratch behind the first `scratch` bytes.
+/// Returns the bytes of all scratch.
+fn finish_blocks(
+    b: &mut Build<'_>,
+    sinks: &mut [Sink],
+    prefix: &[Axis],
+    space: &RowSpace,
+    scratch: usize,
+) -> Result<usize> {
     let mut end = scratch;
     for sink in sinks.iter_mut().filter(|s| s.in_blocks()) {
         let elements = stretch(&sink.dims, space).ok_or_else(|| CodegenError::Region {
-            at: closed.at.clone(),
+            at: b.closed.at.clone(),
             what: format!("blocks are made of stretches of a known length, found rows of {}", sink.ty),
         })?;
-        sink.staging = Some(end);
-        end = end.saturating_add(elements.saturating_mul(4).next_multiple_of(64));
+        let inner = Inner::new(&sink.dims, prefix, space.block);
+        let (mut index, mut vars) = (vec![], vec![]);
+        for (&len, step) in inner.lens.iter().zip(inner.steps()) {
+            let var = (len != Extent::ONE).then(|| b.var(len));
+            index.push(var.map_or_else(Affine::default, Affine::var));
+            vars.extend(var.map(|var| (var, step)));
+        }
+        sink.finished = match in_memory(b, sink.value, inner.index(&index), &vars)? {
+            None => {
+                let from = end;
+                end = end.saturating_add(elements.saturating_mul(4).next_multiple_of(64));
+                Some(Finished::Scratch(from))
+            }
+            found => found,
+        };
     }
     Ok(end)
 }
@@ -215,16 +234,6 @@ fn decompose(b: &mut Build<'_>, row: Reg, dims: &[Extent], space: &RowSpace) -> 
         *axis = Axis::Row(Affine::var(var));
     }
     Ok((axes, count))
-}
-
-fn prefix_index(prefix: &[Axis], rank: usize) -> Vec<Affine> {
-    prefix[..rank]
-        .iter()
-        .map(|a| match a {
-            Axis::Unit => Affine::default(),
-            Axis::Row(affine) => affine.clone(),
-        })
-        .collect()
 }
 
 /// Sinks with equal axes past the row space share their sweep.
@@ -381,31 +390,16 @@ type Piece = Vec<(i64, Extent)>;
 /// Emits the sweep that stores the results `members`; returns the elements of a row at the bounds.
 fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], block: Option<u64>) -> Result<usize> {
     let rank = prefix.len() - usize::from(block.is_some());
-    let dims = sinks[members[0]].dims[rank..].to_vec();
+    let inner = Inner::new(&sinks[members[0]].dims, prefix, block);
+    let (dims, lens) = (&inner.dims, &inner.lens);
+    let index_of = |at: &[Affine]| inner.index(at);
     let wide: Vec<usize> = (0..dims.len()).filter(|&i| dims[i] != Extent::ONE).collect();
-    let row = prefix_index(prefix, rank);
-    // Where the last axis is cut into blocks, the block is part of its index.
-    let shift = match (block, prefix.last()) {
-        (Some(block), Some(Axis::Row(var))) => Affine::linear(std::slice::from_ref(var), &[Extent::constant(block)]),
-        _ => Affine::default(),
-    };
-    let lens: Vec<Extent> = dims
-        .iter()
-        .enumerate()
-        .map(|(i, &d)| block.filter(|_| i + 1 == dims.len()).map_or(d, Extent::constant))
-        .collect();
-    let full = |inner: &[Affine]| -> Vec<Affine> {
-        let mut index = row.clone();
-        index.extend(inner.iter().cloned());
-        if let Some(last) = index.last_mut() {
-            *last = last.plus(&shift);
-        }
-        index
-    };
-    let index_of = |inner: &[Affine]| if dims.is_empty() { row.clone() } else { full(inner) };
+    // What lies finished in memory needs no sweep.
+    let swept: Vec<usize> =
+        members.iter().copied().filter(|&m| !matches!(sinks[m].finished, Some(Finished::Param(..)))).collect();
     let Some(&innermost) = wide.last() else {
         let index = index_of(&vec![Affine::default(); dims.len()]);
-        store_elements(b, sinks, members, &[At { index, within: Affine::default() }])?;
+        store_elements(b, sinks, &swept, &[At { index, within: Affine::default() }])?;
         return Ok(1);
     };
     let mut axes: Vec<Vec<(i64, Extent)>> = vec![vec![(0, Extent::ONE)]; dims.len()];
@@ -418,7 +412,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             let mut inner = others.clone();
             inner[axis] = at;
             let index = index_of(&inner);
-            members.iter().map(|&m| (sinks[m].value, index.clone())).collect()
+            swept.iter().map(|&m| (sinks[m].value, index.clone())).collect()
         })?;
         // Every combination of pieces is a body of its own.
         bodies *= axes[axis].len();
@@ -428,9 +422,8 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
         }
     }
     // Where an element lies among those that the row stores.
-    let steps: Vec<Extent> =
-        (0..dims.len()).map(|i| lens[i + 1..].iter().fold(Extent::ONE, |step, &len| step.times(len))).collect();
-    for (shape, pieces) in joint(&axes) {
+    let steps = inner.steps();
+    for (shape, pieces) in if swept.is_empty() { vec![] } else { joint(&axes) } {
         let mut vars: Vec<Option<Var>> = vec![None; dims.len()];
         for &axis in &wide[..wide.len() - 1] {
             vars[axis] = Some(b.open(shape[axis], false));
@@ -449,13 +442,13 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             with[innermost] = Some(probe);
             let roots: Vec<Key> = pieces
                 .iter()
-                .flat_map(|p| members.iter().map(|&m| (sinks[m].value, element(&with, p, 0).index)).collect::<Vec<_>>())
+                .flat_map(|p| swept.iter().map(|&m| (sinks[m].value, element(&with, p, 0).index)).collect::<Vec<_>>())
                 .collect();
             if b.weight(&roots)? <= 4 && pieces.len() == 1 { 2 } else { 1 }
         };
         let mut last: Option<Reg> = None;
         // Four elements of a state lie together only along its last axis; its rows lie where slots and positions say.
-        let scattered = rank + innermost != 2 && members.iter().any(|&m| sinks[m].write.is_some());
+        let scattered = rank + innermost != 2 && swept.iter().any(|&m| sinks[m].write.is_some());
         let stages = if scattered { one_by_one(shape[innermost]) } else { stages(shape[innermost], unroll) };
         for stage in stages {
             let var = b.open(shape[innermost], stage.lanes);
@@ -463,7 +456,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
             with[innermost] = Some(var);
             for copy in 0..stage.copies {
                 let indices: Vec<At> = pieces.iter().map(|p| element(&with, p, (copy * LANES) as i64)).collect();
-                store_elements(b, sinks, members, &indices)?;
+                store_elements(b, sinks, &swept, &indices)?;
             }
             let begin = match (stage.begin, last) {
                 (Some(begin), _) => Index::constant(begin as i64),
@@ -479,7 +472,7 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
         }
     }
     for sink in members.iter().map(|&m| &sinks[m]) {
-        if let Some(staging) = sink.staging {
+        if let Some(finished) = &sink.finished {
             let count = lens.iter().filter_map(|d| d.as_constant()).product::<u64>() as usize;
             // Heads of a row lie apart in a state.
             let apart = match (sink.write, &dims[..]) {
@@ -494,7 +487,9 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
                 let at = stored_at(b, sink, &index_of(&inner));
                 let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
                 let elements = count / apart;
-                b.quantize(place, &at, Place::Scratch(staging + 4 * head * elements), elements)?;
+                let at = b.index(&at)?;
+                let (from, first) = finished.place(b, head * elements)?;
+                b.quantize(Quantize { to: place, at, from, first, count: elements });
             }
         }
     }
@@ -557,9 +552,9 @@ fn store_elements(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], indices:
         for &m in members {
             let sink = &sinks[m];
             let value = b.demand_lanes(sink.value, index)?;
-            if let Some(staging) = sink.staging {
+            if let Some(Finished::Scratch(from)) = sink.finished {
                 b.index(within)?;
-                stores.push((Place::Scratch(staging), DType::F32, within.clone(), value));
+                stores.push((Place::Scratch(from), DType::F32, within.clone(), value));
                 continue;
             }
             let offset = stored_at(b, sink, index);

@@ -1,5 +1,7 @@
 //! 512-bit vectors.
 
+mod q8;
+
 use super::{Kernel, Simd};
 use core::arch::x86_64::*;
 
@@ -218,6 +220,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let pairs = _mm512_maddubs_epi16(a, b);
             _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn q8(out: *mut u8, input: *const f32, blocks: usize) -> usize {
+        unsafe { q8::blocks(out, input, blocks) };
+        blocks
     }
 
     #[inline(always)]

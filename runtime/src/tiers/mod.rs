@@ -212,6 +212,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn dot(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// The same where no byte of `a` exceeds 127, which may be faster.
     unsafe fn dot_small(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// Makes blocks of [`llamac_formats::q8`] of f32 in a way of the instruction set's own, and returns how many: the first
+    /// of `blocks`, or none. The others are left to plain loops.
+    #[inline(always)]
+    unsafe fn q8(_out: *mut u8, _input: *const f32, _blocks: usize) -> usize {
+        0
+    }
     /// Asks for the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);
     /// The same, but no nearer than the second-level cache.
