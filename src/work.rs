@@ -1,7 +1,7 @@
 //! How much a step of a program moves and computes: bytes and operations, by the program alone.
 
-use llamac_formats::Sizes;
 use llamac_formats::program::{Entry, GemmWork, Operand, Program, RowsWork, Step, Work};
+use llamac_formats::{Sizes, q8};
 use std::collections::HashMap;
 
 /// What a step moves and computes. Bytes count each operand once: what caches give a second time is not moved.
@@ -153,6 +153,18 @@ impl Row {
                 }
                 continue;
             }
+            if let Some(rest) = line.strip_prefix("quantize q8 ") {
+                let Some((to, from)) = rest.split_once("], ") else { continue };
+                let count: u64 = to.rsplit_once("..+").and_then(|(_, n)| n.parse().ok()).unwrap_or(0);
+                if let Some(buffer) = buffer(to) {
+                    let blocks = count.div_ceil(q8::ELEMENTS as u64);
+                    *row.stored.entry(buffer).or_default() += often * blocks * q8::BYTES as u64;
+                }
+                if let Some(buffer) = buffer(from) {
+                    *row.loaded.entry((buffer, sweep)).or_default() += often * count * ELEMENT;
+                }
+                continue;
+            }
             let Some((name, ty, what)) = line.split_once(" = ").and_then(|(l, what)| {
                 let (name, ty) = l.split_once(": ")?;
                 Some((name, ty, what))
@@ -267,5 +279,16 @@ mod tests {
         let mut buffers = row.buffers();
         buffers.sort_unstable();
         assert_eq!(buffers, [(0, 32), (1, 8), (2, 8)]);
+    }
+
+    #[test]
+    fn blocks_are_counted() {
+        let text = "kernel (b0: q8 out, b1: f32) scratch 256 for row i0 {
+  quantize q8 b0[1024*i0..+1024], b1[1024*i0]
+  quantize q8 b0[64*i0..+64], scratch+0[0]
+}";
+        let mut buffers = Row::of(text, &SIZES).buffers();
+        buffers.sort_unstable();
+        assert_eq!(buffers, [(0, 34 * 40), (1, 4096)]);
     }
 }
