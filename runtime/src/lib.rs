@@ -19,7 +19,6 @@ pub mod dot;
 mod execute;
 pub mod exp;
 pub mod gather;
-#[allow(clippy::undocumented_unsafe_blocks, reason = "each kernel states once what all of its accesses rely on")]
 pub mod gemm;
 pub mod limits;
 pub mod machine;
@@ -33,7 +32,6 @@ pub mod sample;
 pub mod session;
 pub mod strided;
 pub mod text;
-#[allow(clippy::undocumented_unsafe_blocks, reason = "each routine states once what all of its intrinsics rely on")]
 pub mod tiers;
 
 pub use artifact::{ArtifactError, OpenOptions, Program};

@@ -33,8 +33,6 @@ unsafe fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()) }
 }
 
-// SAFETY (all blocks): the trait's callers vouch for the instruction set and the pointers.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     const LANES: usize = 8;
     type F = __m256;
@@ -42,67 +40,80 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_set1_ps(x) }
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm256_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, x: __m256) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm256_storeu_ps(to, x) }
     }
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, n: usize) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm256_maskload_ps(from, first(n)) }
     }
 
     #[inline(always)]
     unsafe fn store_first(to: *mut f32, x: __m256, n: usize) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm256_maskstore_ps(to, first(n), x) }
     }
 
     #[inline(always)]
     unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
 
     #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_add_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_sub_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_mul_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_max_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn min(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_min_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn where_le(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LE_OQ>(a, b)) }
     }
 
     #[inline(always)]
     unsafe fn scale(x: __m256, n: __m256) -> __m256 {
         // Two factors, because 2^n itself may be no normal number: the first product is exact, the second rounds once.
+        // SAFETY: the caller vouches for the instruction set.
         unsafe {
             let n = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(n);
@@ -116,6 +127,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn sum(x: __m256) -> f32 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe {
             let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -125,6 +137,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn sum_four(to: *mut f32, x: [__m256; 4]) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe {
             let ab = _mm256_add_ps(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
             let cd = _mm256_add_ps(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
@@ -137,6 +150,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn bf16_pairs(from: *const u16) -> (__m256, __m256) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe {
             let both = _mm256_loadu_si256(from.cast());
             let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
@@ -146,6 +160,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn bf16(from: *const u16) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -154,52 +169,62 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn f16(from: *const u16) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn i8(from: *const i8) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
     }
 
     #[inline(always)]
     unsafe fn load_bytes(from: *const u8) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn splat_word(x: i32) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_set1_epi32(x) }
     }
 
     #[inline(always)]
     unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_and_si256(a, b) }
     }
 
     #[inline(always)]
     unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_or_si256(a, b) }
     }
 
     #[inline(always)]
     unsafe fn shl(a: __m256i, n: i32) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)) }
     }
 
     #[inline(always)]
     unsafe fn shr(a: __m256i, n: i32) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)) }
     }
 
     #[inline(always)]
     unsafe fn float(a: __m256i) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_cvtepi32_ps(a) }
     }
 
     #[inline(always)]
     unsafe fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
         // Sums of two products do not fit 16 bits: bytes are widened first, even and odd ones apart.
+        // SAFETY: the caller vouches for the instruction set.
         unsafe {
             let even = _mm256_and_si256(a, _mm256_set1_epi16(0xff));
             let odd = _mm256_srli_epi16::<8>(a);
@@ -212,6 +237,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn dot_small(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: the caller vouches for the instruction set.
         unsafe {
             let pairs = _mm256_maddubs_epi16(a, b);
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -220,11 +246,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]
     unsafe fn prefetch_far(at: *const u8) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }

@@ -44,8 +44,6 @@ macro_rules! words {
     }};
 }
 
-// SAFETY (all blocks): the trait's callers vouch for the pointers.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Portable {
     const LANES: usize = 4;
     type F = Four;
@@ -58,22 +56,26 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Four {
+        // SAFETY: the caller vouches for the pointer.
         Four(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, x: Four) {
+        // SAFETY: the caller vouches for the pointer.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(x.0) }
     }
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, n: usize) -> Four {
+        // SAFETY: the caller vouches for the pointer.
         lanes!(i => if i < n { unsafe { *from.add(i) } } else { 0.0 })
     }
 
     #[inline(always)]
     unsafe fn store_first(to: *mut f32, x: Four, n: usize) {
         for (i, lane) in x.0.iter().enumerate().take(n) {
+            // SAFETY: the caller vouches for the pointer.
             unsafe { *to.add(i) = *lane }
         }
     }
@@ -132,12 +134,14 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn sum_four(to: *mut f32, x: [Four; 4]) {
         for (i, x) in x.into_iter().enumerate() {
+            // SAFETY: the caller vouches for the pointer.
             unsafe { *to.add(i) = Self::sum(x) }
         }
     }
 
     #[inline(always)]
     unsafe fn bf16_pairs(from: *const u16) -> (Four, Four) {
+        // SAFETY: the caller vouches for the pointer.
         let both = unsafe { from.cast::<[u32; 4]>().read_unaligned() };
         // The first of a pair is the lower half on little-endian machines, the upper half on others.
         if cfg!(target_endian = "little") {
@@ -149,18 +153,21 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn bf16(from: *const u16) -> Four {
+        // SAFETY: the caller vouches for the pointer.
         let four = unsafe { from.cast::<[u16; 4]>().read_unaligned() };
         lanes!(i => f32::from_bits(u32::from(four[i]) << 16))
     }
 
     #[inline(always)]
     unsafe fn f16(from: *const u16) -> Four {
+        // SAFETY: the caller vouches for the pointer.
         let four = unsafe { from.cast::<[u16; 4]>().read_unaligned() };
         lanes!(i => half::f16::from_bits(four[i]).to_f32_const())
     }
 
     #[inline(always)]
     unsafe fn i8(from: *const i8) -> Four {
+        // SAFETY: the caller vouches for the pointer.
         let four = unsafe { from.cast::<[i8; 4]>().read_unaligned() };
         lanes!(i => f32::from(four[i]))
     }
@@ -168,6 +175,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_bytes(from: *const u8) -> [u32; 4] {
         // Lanes are little-endian words, whatever the machine's are.
+        // SAFETY: the caller vouches for the pointer.
         words!(i => u32::from_le(unsafe { from.cast::<u32>().add(i).read_unaligned() }))
     }
 
@@ -217,6 +225,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn dot_small(sum: [u32; 4], a: [u32; 4], b: [u32; 4]) -> [u32; 4] {
+        // SAFETY: there is nothing to vouch for: no address, and no instruction that a machine may lack.
         unsafe { Self::dot(sum, a, b) }
     }
 
