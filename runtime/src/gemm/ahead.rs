@@ -32,7 +32,7 @@ impl Ahead {
 
     /// For pass `pass` of several over the same panels, of which the first begins at `panel`.
     pub(super) fn of_passes(panel: *const u8, next: *const u8, pass: usize, passes: usize) -> Ahead {
-        let parts = (0..64).filter(|part| part % passes == pass).fold(0, |bits, part| bits | 1 << part);
+        let parts = (pass..64).step_by(passes).fold(0, |bits, part| bits | 1 << part);
         Ahead { turn: std::ptr::null(), beyond: distance(panel, next), parts }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A result is one chain over the blocks of its inputs in their order, in every tier and for any number of rows. The products
 //! of bytes are exact; what is rounded is the scaling and the addition of each block. The weights are unpacked in registers
-//! again for every few rows: a panel that came from memory stays in the caches for the other rows.
+//! again for every few rows, which take turns: what came from memory is still in the caches for the other rows.
 
 use super::ahead::{Ahead, prefetch};
 use super::blocks::{Blocks, Scales, quants, with_format};
@@ -41,8 +41,8 @@ fn pass_of(tier: Tier, rows: usize) -> (usize, usize) {
         (16, 5..) => (MAX_ROWS, 4),
         (16, 3..) => (BLOCK / 2, 2),
         (16, 2) => (2, 4),
-        (8, 2..) => (2, 1),
         (16, _) => (1, 4),
+        (8, 2..) => (2, 1),
         (8, _) => (1, 2),
         _ => (1, 1),
     }
@@ -63,7 +63,9 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
     let side = byte_rows::side_by_side(args.m);
     let passes = args.m.div_ceil(most_rows);
     let largest = args.segments.iter().map(|s| panel_bytes(s.dtype, args.k)).max().unwrap_or(0);
-    let most = if passes > 1 { most.min((KEPT_BYTES / largest.max(1)).next_power_of_two() / 2).max(1) } else { most };
+    // A power of two, as the halves below need it.
+    let kept = 1 << (KEPT_BYTES / largest.max(1)).max(1).ilog2();
+    let most = if passes > 1 { most.min(kept) } else { most };
     args.passes(worker, most, |columns, after| {
         let mut begin = columns.begin;
         while begin < columns.end {

@@ -9,7 +9,7 @@ use super::weights::offset_of_input;
 use super::{Columns, GemmArgs, Segment, segment_stride, tiles_take};
 use crate::pool::Worker;
 use crate::tiers::Tier;
-use crate::tiers::amx::{self, Ahead, Narrow, NarrowKernel, Product, Tiles, multiply_ahead};
+use crate::tiers::amx::{self, Narrow, NarrowKernel, Prefetch, Product, Tiles, multiply_ahead};
 use llamac_formats::panel::blocks::{PART, group};
 use llamac_formats::{BlockFormat, DType, PANEL_WIDTH, program, q8};
 use std::marker::PhantomData;
@@ -285,11 +285,11 @@ struct Following {
 
 impl Following {
     /// The next product's share, in so many steps.
-    fn share(&mut self, steps: usize) -> Ahead {
+    fn share(&mut self, steps: usize) -> Prefetch {
         let (panel, at) = (self.at / self.bytes.max(1), self.at % self.bytes.max(1));
         self.at += self.share;
         let from = if panel < self.all { self.panels[panel].wrapping_add(at) } else { self.panels[0] };
-        Ahead { from, step: self.share / steps }
+        Prefetch { from, step: self.share / steps }
     }
 }
 
@@ -424,7 +424,7 @@ impl Task<'_> {
                         fresh: k == 0,
                     };
                     let activations =
-                        Ahead { from: to_come[pair / 2 % 2].wrapping_add(pair / 4 * steps * 128), step: 128 };
+                        Prefetch { from: to_come[pair / 2 % 2].wrapping_add(pair / 4 * steps * 128), step: 128 };
                     multiply_ahead(tiles, &product, [activations, following.share(steps)]);
                 }
             }

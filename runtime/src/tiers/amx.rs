@@ -210,7 +210,7 @@ pub(crate) struct Product {
 
 /// Bytes that a product asks for in advance: two cache lines a step. They need not exist.
 #[derive(Clone, Copy)]
-pub(crate) struct Ahead {
+pub(crate) struct Prefetch {
     /// The first.
     pub(crate) from: *const u8,
     /// Bytes from step to step.
@@ -240,16 +240,17 @@ struct Call {
 /// for the sizes given; the second row tile's sums lie 16 rows after the first's.
 pub(crate) unsafe fn multiply(tiles: &Tiles, p: &Product) {
     // Nothing but what is at hand.
-    let ahead = Ahead { from: p.a[0], step: 0 };
+    let ahead = Prefetch { from: p.a[0], step: 0 };
     // SAFETY: the caller vouches for all of it.
     unsafe { multiply_ahead(tiles, p, [ahead; 2]) };
 }
 
-/// The same; `ahead` is fetched into the second-level cache meanwhile.
+/// The same; `ahead` is fetched into the second-level cache meanwhile: all of it by products of two row tiles and two panels, the
+/// second by those of one row tile and two panels, none by those of one panel.
 ///
 /// # Safety
 /// As [`multiply`].
-pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Ahead; 2]) {
+pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Prefetch; 2]) {
     let second = p.sums.map(|s| s.wrapping_byte_add(ROWS * p.stride));
     let call = Call {
         a: p.a,
