@@ -86,6 +86,13 @@ impl Pool {
     pub fn pinned(threads: usize) -> std::io::Result<Pool> {
         let processors = machine::processors::by_core()
             .ok_or_else(|| std::io::Error::other("this system does not say which processors a thread may use"))?;
+        if let Some(&first) = processors.first() {
+            // The caller is bound later, where a refusal could not be told any more: a thread of no use tries it now.
+            let trial = std::thread::Builder::new().spawn(move || machine::processors::bind(first))?;
+            trial
+                .join()
+                .unwrap_or_else(|_| Err(std::io::Error::other("the thread that tried to bind itself ended")))?;
+        }
         Pool::start(threads, &processors)
     }
 
@@ -94,8 +101,8 @@ impl Pool {
         self.first.is_some()
     }
 
-    /// Binds the calling thread where the first is to be, once. If the system refuses, which for a processor that it names
-    /// itself it does not, the thread runs where it may.
+    /// Binds the calling thread where the first is to be, once. [`Pool::pinned`] has seen that the system allows it; should it have
+    /// changed its mind, the thread runs where it may.
     fn bind_caller(&self) {
         if self.first.is_some() && BOUND.get() != self.first {
             BOUND.set(self.first);
