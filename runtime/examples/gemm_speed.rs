@@ -1,6 +1,6 @@
 //! How fast the GEMM is on this machine, beside how fast it reads memory.
 //!
-//! `cargo run --release -p llamac-runtime --example gemm_speed [-- TIER [DTYPE [ROWS,… [ACT [THREADS,…]]]]]`
+//! `cargo run --release -p llamac-runtime --example gemm_speed [-- TIER [DTYPE [ROWS,… [ACT [THREADS,… [KxN,…]]]]]]`
 //!
 //! DTYPE is any of the weights' (`bf16`, `q4_k`, …), ACT the activations' (`f32`, `bf16`, `q8`).
 //!
@@ -39,12 +39,15 @@ fn main() -> std::io::Result<()> {
     assert!(dtype.is_weight() && act.is_activation(), "{act} activations and {dtype} weights");
     let threads = options.next().unwrap_or("1,2".into());
     let threads: Vec<usize> = threads.split(',').map(|t| t.parse().expect("a number of threads")).collect();
+    let shapes = options.next().unwrap_or("2048x8192,8192x2048".into());
+    let shapes = shapes.split(',').map(|shape| shape.split_once('x').expect("inputs x outputs"));
+    let shapes: Vec<_> = shapes.map(|(k, n)| (number(k), number(n))).collect();
     assert!(tier.available(), "this machine lacks the tier {tier}");
     println!("{}, {tier}, {act} x {dtype}", processor());
     for threads in threads {
         let pool = Pool::new(threads)?;
         println!("{threads} threads: read {:.1} GB/s", read_bandwidth(&pool, 256 << 20, 24)?);
-        for (k, n) in [(2048, 8192), (8192, 2048)] {
+        for &(k, n) in &shapes {
             let product = Product::new(&pool, tier, [act, dtype], &rows, k, n);
             if sweep {
                 product.sweep(&pool, &rows);
@@ -65,9 +68,9 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-/// A number of rows.
+/// A number of the command line.
 fn number(text: &str) -> usize {
-    text.parse().expect("a number of rows")
+    text.parse().expect("a number")
 }
 
 /// Matrices of one shape, and room for a GEMM with each of them.

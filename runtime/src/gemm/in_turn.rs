@@ -303,7 +303,6 @@ impl<const EIGHT: bool, const SCALES: usize, const MINIMUM: bool> Kernel for InT
                             ask: from.wrapping_offset(offset).wrapping_add(64 * asked),
                             ask_step: panel_step,
                             share,
-                            lines: (bytes / 64).saturating_sub(asked),
                             out: out.add((row - first_row) * row_stride + pair * PANEL_WIDTH),
                             row_stride,
                         };
@@ -343,15 +342,28 @@ struct Turn {
     /// What is asked for first, and where that is in the second panel.
     ask: *const u8,
     ask_step: usize,
-    /// Lines of each panel that a part asks for, and that there are.
+    /// Lines of each panel that a part asks for, perhaps a few more in all than there are.
     share: usize,
-    lines: usize,
     /// Sums, `[rows][row_stride]`.
     out: *mut f32,
     row_stride: usize,
 }
 
 impl Turn {
+    /// Asks for a line of each panel.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set.
+    #[inline(always)]
+    unsafe fn ask<S: Simd>(&mut self) {
+        // SAFETY: the caller vouches for the instruction set; prefetched addresses need not be valid.
+        unsafe {
+            S::prefetch(self.ask);
+            S::prefetch(self.ask.wrapping_add(self.ask_step));
+        }
+        self.ask = self.ask.wrapping_add(64);
+    }
+
     /// Adds the products of `ROWS` rows to their sums.
     ///
     /// # Safety
@@ -366,11 +378,13 @@ impl Turn {
             let mut minima = self.tables.map(|t| (&raw const (*t).minima).cast::<f32>());
             let mut left = self.group_parts;
             for _ in 0..self.parts {
-                for _ in 0..self.share.min(self.lines) {
-                    S::prefetch(self.ask);
-                    S::prefetch(self.ask.wrapping_add(self.ask_step));
-                    self.ask = self.ask.wrapping_add(64);
-                    self.lines -= 1;
+                // Mostly one or two lines: then there is no loop whose end the processor could mistake.
+                self.ask::<S>();
+                if self.share > 1 {
+                    self.ask::<S>();
+                    for _ in 2..self.share {
+                        self.ask::<S>();
+                    }
                 }
                 // Registers that the compiler cannot derive from others: then every operand is a register and a constant, which
                 // the processor takes as one step with the product.
