@@ -13,7 +13,7 @@
 use llamac_formats::{DType, PanelLayout};
 use llamac_runtime::gemm::{GemmArgs, Output, Segment, gemm, thread_scratch};
 use llamac_runtime::limits::read_bandwidth;
-use llamac_runtime::machine::{ask_for_huge_pages, processor};
+use llamac_runtime::machine::processor;
 use llamac_runtime::strided::View;
 use llamac_runtime::{Pool, Region, Tier};
 use std::sync::Mutex;
@@ -83,7 +83,7 @@ struct Product {
     /// Bytes of a matrix.
     bytes: usize,
     matrices: usize,
-    weights: Vec<u64>,
+    weights: Region,
     a: Region,
     out: Region,
     packed: Region,
@@ -94,10 +94,13 @@ impl Product {
     fn new(pool: &Pool, tier: Tier, [act, dtype]: [DType; 2], rows: &[usize], k: usize, n: usize) -> Product {
         let bytes = PanelLayout { dtype, k }.matrix_bytes(n);
         let matrices = WEIGHTS.div_ceil(bytes);
-        let mut weights: Vec<u64> = Vec::with_capacity(matrices * bytes / 8);
-        ask_for_huge_pages(weights.as_ptr().cast(), matrices * bytes);
-        // Small normal numbers in every format.
-        weights.resize(matrices * bytes / 8, 0x3c11_3c22_3c33_3c44);
+        // At the beginning of a page, as in an artifact.
+        let weights = Region::new(matrices * bytes, "weights").expect("memory for weights");
+        for i in 0..matrices * bytes / 8 {
+            // Small normal numbers in every format.
+            // SAFETY: the region has as many elements, and nothing else uses it.
+            unsafe { *weights.address().cast::<u64>().add(i) = 0x3c11_3c22_3c33_3c44 };
+        }
         let room = |elements: usize| Region::new(4 * elements, "a matrix").expect("memory for a matrix");
         let most = rows.iter().copied().max().unwrap_or(0);
         // Room for f32; as bf16 or q8 whatever the bits are: small numbers, too.
@@ -115,12 +118,12 @@ impl Product {
     /// The time of one GEMM of `m` rows, in seconds.
     fn time(&self, pool: &Pool, m: usize, matrix: usize) -> f64 {
         let Product { tier, act, dtype, k, n, .. } = *self;
-        let panels = &self.weights[matrix * self.bytes / 8..];
         let address = |region: &Region| Address(region.address().cast());
         let (a, out, packed) = (address(&self.a), address(&self.out), address(&self.packed));
+        let panels = Address(self.weights.address().wrapping_add(matrix * self.bytes).cast());
         let start = Instant::now();
         pool.run(&|worker| {
-            let segments = [Segment { panels: panels.as_ptr().cast(), dtype, first: 0, step: 1, n }];
+            let segments = [Segment { panels: panels.get().cast(), dtype, first: 0, step: 1, n }];
             let args = GemmArgs {
                 tier,
                 act,

@@ -11,7 +11,7 @@ use super::byte_rows::{self, INTEGERS, Layout, SCALE};
 use super::pack::RowBlocks;
 use super::registers::{load, store, unrolled, unrolled_rows, zero};
 use super::weights::panel_bytes;
-use super::{GemmArgs, segment_stride};
+use super::{GemmArgs, Segment, segment_stride};
 use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
 use llamac_formats::panel::blocks::{PART, VECTOR};
@@ -26,8 +26,8 @@ const MAX_PANELS: usize = 4;
 /// The most rows of a block: with two panels as many sums as there are registers for, beside the integer sums of a part.
 const MAX_BLOCK: usize = 7;
 
-/// The most blocks of a pass: their sums and the rows of a turn stay in the first-level cache.
-const MAX_BLOCKS: usize = 6;
+/// The most blocks of a pass: their sums and the inputs of a turn, some 30 KiB, stay in the first-level cache.
+const MAX_BLOCKS: usize = 10;
 
 /// Parts of a turn, for formats whose groups are shorter; whole groups.
 const TURN: usize = 4;
@@ -51,9 +51,15 @@ pub(super) fn take(tier: Tier, m: usize) -> bool {
     tier.lanes() == 16 && m > 2
 }
 
-/// The most rows of a block. What has no dot products of bytes needs registers for more steps.
-fn rows_of(tier: Tier) -> usize {
-    if tier == Tier::Avx512 { 4 } else { MAX_BLOCK }
+/// The most rows of a block. What has no dot products of bytes needs registers for more steps; two scales in a part need some
+/// as well.
+fn rows_of(args: &GemmArgs) -> usize {
+    let two_scales = |s: &Segment| matches!(s.dtype, DType::Block(format) if format.part() < PART);
+    match args.tier {
+        Tier::Avx512 => 4,
+        _ if args.segments.iter().any(two_scales) => MAX_BLOCK - 1,
+        _ => MAX_BLOCK,
+    }
 }
 
 /// Computes the panels of each task for all rows.
@@ -61,7 +67,7 @@ fn rows_of(tier: Tier) -> usize {
 /// # Safety
 /// As [`super::gemm`]; all segments are of block formats, the rows [`take`] turns, and `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
-    let blocks = RowBlocks::new(args.m, rows_of(args.tier));
+    let blocks = RowBlocks::new(args.m, rows_of(args));
     let layout = Layout::of(args.segments);
     // SAFETY: the caller vouches for the rows and the room.
     unsafe { byte_rows::pack(worker, args, blocks, &layout) };
@@ -164,7 +170,7 @@ unsafe fn multiply(format: BlockFormat, pass: Pass) {
             group_parts: B::PARTS,
             header: B::HEADER,
             group_bytes: B::GROUP_BYTES,
-            unpack: |tier, from, parts, to| unsafe { tier.dispatch(Unpack::<B> { format: PhantomData, from, parts, to }) },
+            unpack: unpack::<B>,
         };
         let kernel = InTurn::<{ B::BITS == 8 }, { B::SCALES }, { B::MINIMUM }> { pass, weights };
         // SAFETY: the caller vouches for the tier and the operands.
@@ -179,21 +185,32 @@ struct Weights {
     group_parts: usize,
     header: usize,
     group_bytes: usize,
-    /// [`Unpack`]s some parts of a panel.
-    unpack: fn(Tier, *const u8, usize, *mut Unpacked),
+    /// [`unpack`] for the format.
+    unpack: unsafe fn(Tier, *const u8, usize, *mut Unpacked),
 }
+
+/// The row of a table where the minima begin: formats that have them have one scale for a part.
+const MINIMA: usize = MAX_TURN;
 
 /// Some parts of a panel, of which only what the format has is filled.
 #[repr(C, align(64))]
 struct Unpacked {
-    /// A factor for each part, or each half of one.
-    scales: [[f32; PANEL_WIDTH]; 2 * MAX_TURN],
-    minima: [[f32; PANEL_WIDTH]; MAX_TURN],
+    /// A factor for each part, or each half of one; from [`MINIMA`] on the parts' minima, where there are any.
+    table: [[f32; PANEL_WIDTH]; 2 * MAX_TURN],
     /// Quants of fewer than eight bits; those of eight are used where they are.
     quants: [u8; MAX_TURN * BYTES],
 }
 
-/// Unpacks some parts, from the first of a group on.
+/// Unpacks some parts of a panel, from the first of a group on.
+///
+/// # Safety
+/// The machine must have the tier; the parts must be there, and the room.
+unsafe fn unpack<B: Blocks>(tier: Tier, from: *const u8, parts: usize, to: *mut Unpacked) {
+    // SAFETY: the caller vouches for all of it.
+    unsafe { tier.dispatch(Unpack::<B> { format: PhantomData, from, parts, to }) }
+}
+
+/// The kernel of [`unpack`].
 struct Unpack<B> {
     format: PhantomData<B>,
     from: *const u8,
@@ -209,25 +226,21 @@ impl<B: Blocks> Kernel for Unpack<B> {
         if S::LANES != PANEL_WIDTH {
             unreachable!("turns are for vectors of sixteen lanes");
         }
-        let mut table = Scales::EMPTY;
         // SAFETY: the caller vouches for the parts and the room.
         unsafe {
-            let scales = (&raw mut (*self.to).scales).cast::<f32>();
-            let minima = (&raw mut (*self.to).minima).cast::<f32>();
+            let table = (&raw mut (*self.to).table).cast::<f32>();
             let bytes = (&raw mut (*self.to).quants).cast::<u8>();
+            // The parts are those of one group where scales have scales of their own.
+            Scales::write::<S, B>(table, self.from);
             for part in 0..self.parts {
                 let (group, in_group) = (self.from.add(part / B::PARTS * B::GROUP_BYTES), part % B::PARTS);
-                if in_group == 0 {
-                    table.fill::<S, B>(group);
-                }
-                let mut half = 0;
-                while half < B::SCALES {
-                    let scale = table.scale::<S, B>(group, in_group, half, 0);
-                    S::store(scales.add((part * B::SCALES + half) * PANEL_WIDTH), scale);
-                    half += 1;
-                }
-                if B::MINIMUM {
-                    S::store(minima.add(part * PANEL_WIDTH), table.minimum::<S, B>(group, in_group, 0));
+                if !B::NESTED {
+                    let scale = Scales::EMPTY.scale::<S, B>(group, in_group, 0, 0);
+                    S::store(table.add(part * PANEL_WIDTH), scale);
+                    if B::MINIMUM {
+                        let minimum = Scales::EMPTY.minimum::<S, B>(group, in_group, 0);
+                        S::store(table.add((MINIMA + part) * PANEL_WIDTH), minimum);
+                    }
                 }
                 if B::BITS < 8 {
                     let at = group.add(B::HEADER + in_group * B::PART_BYTES);
@@ -374,8 +387,8 @@ impl Turn {
         unsafe {
             let mut sums = zero::<S, ROWS, 2>();
             load::<S, ROWS, 2>(&mut sums, self.out, self.row_stride);
-            let mut scales = self.tables.map(|t| (&raw const (*t).scales).cast::<f32>());
-            let mut minima = self.tables.map(|t| (&raw const (*t).minima).cast::<f32>());
+            let mut scales = self.tables.map(|t| (&raw const (*t).table).cast::<f32>());
+            let mut minima = scales.map(|t| t.add(MINIMA * PANEL_WIDTH));
             let mut left = self.group_parts;
             for _ in 0..self.parts {
                 // Mostly one or two lines: then there is no loop whose end the processor could mistake.
