@@ -158,14 +158,13 @@ pub(super) unsafe fn pack(worker: &Worker, args: &GemmArgs, blocks: RowBlocks, l
                         to.add((INTEGERS + i) * rows).write(word(from, i).cast_unsigned());
                     }
                     to.add(SCALE * rows).write(scale(from).to_bits());
-                    let mut at = COMMON;
-                    for (extra, _) in EXTRAS.iter().zip(layout.has).filter(|(_, has)| *has) {
+                    let extras = EXTRAS.iter().zip(layout.has).filter(|(_, has)| *has);
+                    for (at, (extra, _)) in (COMMON..).zip(extras) {
                         let extra = match *extra {
                             Extra::Offset => offset(from).to_bits(),
                             Extra::Correction(zero, half) => (-i32::from(zero) * sum(from, half)).cast_unsigned(),
                         };
                         to.add(at * rows).write(extra);
-                        at += 1;
                     }
                 }
             }

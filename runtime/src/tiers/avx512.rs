@@ -263,6 +263,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         blocks
     }
 
+    #[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read or written through it
     #[inline(always)]
     unsafe fn opaque(mut at: *const u8) -> *const u8 {
         // An operand with an index is a step of its own beside the product, in the processors that have this instruction set.
