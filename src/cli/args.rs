@@ -140,9 +140,9 @@ pub struct CompileArgs {
     /// What the matrices become: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k, bf16, f16, f32 [default: as they are]
     #[arg(long, value_name = "TYPE")]
     pub quant: Option<Quant>,
-    /// The key-value cache
-    #[arg(long, value_enum, default_value = "f32")]
-    pub kv: KvArg,
+    /// The key-value cache [default: f32]
+    #[arg(long, value_enum)]
+    pub kv: Option<KvArg>,
     /// Tokens a sequence may have [default: the model's, at most 4096]
     #[arg(short = 'c', long = "ctx", alias = "ctx-size", value_name = "CONTEXT")]
     pub context: Option<usize>,

@@ -1,8 +1,11 @@
 //! Artifacts where a model may be named.
 
-use super::args::{ActArg, CompileArgs, FusionArg, IrArgs, ModelArgs, Stage, ThreadArgs};
+use super::args::{CompileArgs, FusionArg, IrArgs, ModelArgs, Stage, ThreadArgs};
+use super::setup::{self, value_name};
 use super::{Result, failure, output};
-use clap::ValueEnum;
+use llamac::artifact::cache_type;
+use llamac::report::Report;
+use llamac_formats::artifact::Asked;
 use llamac_formats::program as formats;
 use llamac_runtime::Program;
 use std::fmt::Write;
@@ -52,15 +55,23 @@ pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], no_mmap: b
         }
     }
     for fusion in fusion {
-        let name = fusion.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        let name = value_name(fusion);
         if name != manifest.fusion {
             return decided("--fusion", name, manifest.fusion.clone());
         }
     }
-    if let Some(act) = compile.act {
-        let name = act.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
-        if act != ActArg::Auto && name != manifest.act {
-            return decided("--act", name, manifest.act.clone());
+    let asked = |of: fn(&Asked) -> &String| manifest.asked.as_ref().map(of);
+    let (act, kv) = (compile.act.as_ref().map(value_name), compile.kv.as_ref().map(value_name));
+    let kv_became = cache_type(manifest).to_string();
+    for (option, given, asked, became) in
+        [("--act", act, asked(|a| &a.act), &manifest.act), ("--kv", kv, asked(|a| &a.kv), &kv_became)]
+    {
+        let Some(given) = given else { continue };
+        // Where it is not written down what was asked for, `auto` may have been, whatever came of it.
+        let was_asked = asked.map_or(given == "auto", |asked| *asked == given);
+        if !was_asked && given != *became {
+            let has = asked.filter(|asked| *asked != became).map(|asked| format!("{asked} ({became})"));
+            return decided(option, given, has.unwrap_or_else(|| became.clone()));
         }
     }
     if let Some(quant) = compile.quant {
@@ -75,6 +86,8 @@ pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], no_mmap: b
         };
         return decided("--disable", pass.clone(), has);
     }
+    let report = program.report().and_then(|bytes| serde_json::from_slice::<Report>(bytes).ok());
+    setup::warn_of_kept(compile, report.iter().flat_map(|r| &r.passes).flat_map(|p| &p.notes));
     Ok(program)
 }
 

@@ -53,6 +53,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, None)?;
     let compiled = compile::compile(model.graph.clone(), &options, false)?;
+    setup::warn_of_kept(&args.compile, setup::notes(&compiled.passes));
     let mut plain = options.clone();
     plain.fusion = FusionSet::None;
     let unfused = compile::compile(model.graph.clone(), &plain, false)?;

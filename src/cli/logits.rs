@@ -43,7 +43,7 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
         (None, None) => return Err(nothing()),
     };
     run::check_prompt(&prompt, vocab, model.graph.bounds.tokens)?;
-    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     let mut generator = setup::generator(&model, session)?;
     print(&mut generator, &prompt, args.format)
 }

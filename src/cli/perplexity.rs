@@ -42,7 +42,7 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
     check_window(args.window, model.graph.bounds.tokens)?;
     let tokenizer = run::vocabulary(&model).map(|vocab| model.open_tokenizer(vocab)).transpose()?.flatten();
     let tokens = encode(&text, args, &model.path, tokenizer.as_ref())?;
-    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     score(&mut setup::generator(&model, session)?, &tokens, model.bos(), args)
 }
 

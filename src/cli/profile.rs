@@ -86,7 +86,7 @@ pub fn run(args: &ProfileArgs) -> Result<ExitCode> {
     let model = setup::open(&args.model, &args.compile, None)?;
     setup::check_generates(&model)?;
     lengths(args, model.graph.bounds.tokens)?;
-    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     profile(setup::generator(&model, session)?, args)
 }
 

@@ -38,7 +38,7 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
     let prompts = given.prompts(text, model.bos(), vocab, bounds.tokens)?;
     let opened = start.elapsed();
 
-    let Ready { compiled, session, load } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { compiled, session, load } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     let mut generator = setup::generator(&model, session)?;
     let source =
         Source { tokenizer: tokenizer.as_ref(), eos: model.eos(), load: opened + load, compile: Some(compiled.time) };

@@ -123,6 +123,7 @@ fn of_model(args: &BenchArgs, model: &Model, pools: &[Arc<Pool>], tier: Tier, bu
     for &fusion in fusions {
         let options = setup::options(Some(fusion), &args.compile)?;
         let compiled = compile::compile(model.graph.clone(), &options, false)?;
+        setup::warn_of_kept(&args.compile, setup::notes(&compiled.passes));
         // Builds that want the same bytes share them.
         let same = packed.iter().find(|(b, _)| builds[*b].program.weights == compiled.code.program.weights);
         let weights = match same {
