@@ -4,6 +4,7 @@ mod build;
 mod report;
 
 use super::args::BenchArgs;
+use super::tokens::tokens;
 use super::{Result, failure, output, say, setup};
 use llamac::compile;
 use llamac_runtime::{GenerateError, Generator, Row, limits};
@@ -112,16 +113,10 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
 
 /// Tokens per second of one test.
 fn measure(generator: &mut Generator, test: &Test, warm_up: bool) -> Result<f64> {
-    let vocab = generator.tokens() as u64;
-    let mut state = 1u64;
-    let mut token = || {
-        // Pseudo-random, the same in every run: Knuth's MMIX constants.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % vocab) as u32
-    };
+    let mut tokens = tokens(generator.tokens());
     generator.clear();
     if test.depth > 0 {
-        let depth: Vec<u32> = (0..test.depth).map(|_| token()).collect();
+        let depth: Vec<u32> = tokens.by_ref().take(test.depth).collect();
         generator.prefill(0, &depth)?;
         // What the tokens are makes no difference to the time, only that each sequence has its own memory.
         for slot in 1..test.sequences {
@@ -129,7 +124,7 @@ fn measure(generator: &mut Generator, test: &Test, warm_up: bool) -> Result<f64>
         }
     }
     if test.prompt > 0 {
-        let prompts: Vec<u32> = (0..test.tokens()).map(|_| token()).collect();
+        let prompts: Vec<u32> = tokens.take(test.tokens()).collect();
         let start = Instant::now();
         match test.sequences {
             1 => drop(generator.prefill(0, &prompts)?),
@@ -142,8 +137,8 @@ fn measure(generator: &mut Generator, test: &Test, warm_up: bool) -> Result<f64>
     let mut rows = vec![(0, 0); test.sequences];
     let start = Instant::now();
     for _ in 0..count {
-        for (slot, row) in rows.iter_mut().enumerate() {
-            *row = (slot, token());
+        for (slot, (row, token)) in rows.iter_mut().zip(tokens.by_ref()).enumerate() {
+            *row = (slot, token);
         }
         generator.decode(&rows)?;
     }
