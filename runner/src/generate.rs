@@ -197,16 +197,9 @@ impl Generation<'_> {
     ) -> Result<()> {
         let mut text = tokenizer.map(|t| t.stream(prompt)).transpose()?;
         let start = Instant::now();
-        let chunks = prompt.chunks(generator.session().program().bounds.rows);
-        // A chunk at a time, so that an interrupt need not wait for a long prompt.
-        for chunk in chunks {
-            generator.prefill(0, chunk)?;
-            if interrupted.load(Ordering::Relaxed) {
-                self.prompt_time = start.elapsed();
-                return Ok(());
-            }
-        }
-        let mut logits = generator.logits().data;
+        // An interrupt need not wait for a long prompt.
+        let Some(mut logits) = logits else { return Ok(()) };
+        let logits = generator.prefill_while(0, prompt, || !interrupted.load(Ordering::Relaxed))?;
         self.prompt_time = start.elapsed();
         let start = Instant::now();
         loop {
