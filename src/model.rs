@@ -369,8 +369,7 @@ fn bounds(model_context: usize, sizes: &Sizes) -> Result<Bounds, OpenError> {
         Some(found) if found > most => Err(OpenError::Size { option, found, expected: format!("at most {most}") }),
         other => Ok(other),
     };
-    const MOST_SLOTS: usize = 1 << 16;
-    let slots = most("--slots", at_least_one("--slots", sizes.slots)?, MOST_SLOTS)?.unwrap_or(1);
+    let slots = most("--slots", at_least_one("--slots", sizes.slots)?, Bounds::MOST_SLOTS)?.unwrap_or(1);
     // A step may hold a row of every slot.
     let chunk = most("--chunk", at_least_one("--chunk", sizes.chunk)?, MOST_ROWS)?;
     let rows = chunk.unwrap_or(DEFAULT_CHUNK).min(tokens * slots);

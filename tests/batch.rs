@@ -154,6 +154,15 @@ fn a_sequence_that_ends_leaves_its_place() {
     assert_eq!(run("2"), alone);
     assert_eq!(run("4"), alone);
 }
+    // A file of six prompts needs no more places than six.
+    let wide = dir.path().join("wide.llamac");
+    llamac(["compile", text(&b), "-o", text(&wide), "--slots", "6", "-c", "64"]).ok();
+    let options = ["--prompts", text(&file), "--batch", "100", "-n", "8", "--seed", "5"];
+    let out = llamac(["run", text(&wide)].iter().chain(&options));
+    assert!(out.stderr.contains("6 sequences, 6 at once"), "{}", out.stderr);
+    assert_eq!(out.ok(), llamac(["run", text(&b)].iter().chain(&options)).ok());
+    let slots = ["--slots", "6", "--chunk", "6"];
+    llamac(["run", text(&b)].iter().chain(&options).chain(&slots)).ok();
 
 #[test]
 fn contexts_that_fill_up() {
@@ -213,8 +222,13 @@ fn wrong_batches_and_files() {
     let at = |name: &str| dir.path().join(name);
     let b = bard();
     let run = |options: &[&str]| llamac(["run", text(&b)].iter().chain(options));
-    run(&["x", "--batch", "0"]).refuses(&["--batch", "found 0"]);
-    run(&["x", "--batch", "-1"]).refuses(&["--batch", "-1"]);
+    for (option, found) in [("--batch", "0"), ("--batch", "-3"), ("-b", "0"), ("-b", "-1"), ("-b", "8,-1")] {
+        let command = if option == "-b" { "bench" } else { "run" };
+        let run = llamac([command, text(&b), option, found]);
+        let found = found.trim_start_matches("8,");
+        assert_eq!(run.code, Some(2), "{option} {found}: {}", run.stderr);
+        run.refuses(&["--batch", &format!("found {found}, expected 1 to 65536 sequences")]);
+    }
     run(&["x", "--batch", "many"]).refuses(&["--batch", "many"]);
     run(&["x", "--batch", "65537"]).refuses(&["--batch", "65537", "65536"]);
     run(&["x", "--batch", "99999999999999999999"]).refuses(&["--batch", "99999999999999999999"]);
@@ -316,8 +330,6 @@ fn bench_takes_artifacts_and_gguf_and_refuses_what_they_cannot_hold() {
     let bench = |model: &Path, options: &[&str]| llamac(["bench", text(model)].iter().chain(options));
     bench(&file, &["-b", "5"]).refuses(&["context has 32"]);
     bench(&file, &["-b", "1,5", "-p", "0", "-n", "2"]).refuses(&["-b", "found 5", "at most 4", "--slots 5"]);
-    bench(&b, &["-b", "-1"]).refuses(&["-b", "-1"]);
-    bench(&b, &["-b", "0"]).refuses(&["-b", "found 0"]);
     bench(&b, &["-b", "8,none"]).refuses(&["none"]);
     bench(&b, &["-b", "8,65537"]).refuses(&["-b", "65537", "65536"]);
     bench(&b, &["-b", "8", "--slots", "7"]).refuses(&["--slots", "7", "8 sequences of -b"]);

@@ -99,7 +99,8 @@ pub(crate) fn round_attention(graph: &mut Graph, cx: &Context, report: &mut Repo
 pub fn in_use(graph: &Graph) -> String {
     let states = graph.order().iter().filter(|&&i| matches!(graph.op(i), Op::State { .. }));
     let found: BTreeSet<DType> = states.map(|&i| graph.ty(graph.result(i)).dtype).collect();
-    let name = |&dtype: &DType| CacheType::ALL.iter().find(|kv| kv.dtype() == dtype).map_or(dtype.name(), |kv| kv.name());
+    let name =
+        |&dtype: &DType| CacheType::ALL.iter().find(|kv| kv.dtype() == dtype).map_or(dtype.name(), |kv| kv.name());
     match found.is_empty() {
         true => CacheType::F32.to_string(),
         false => found.iter().map(name).collect::<Vec<_>>().join("+"),

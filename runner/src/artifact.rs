@@ -89,7 +89,7 @@ pub fn run(
 ) -> Result<(ExitCode, Option<ProfileTable>)> {
     let tokenizer = program.tokenizer()?;
     let bounds = program.executable().program().bounds;
-    generate::check_batch(args, &bounds, program.path())?;
+    generate::check_batch("--batch", given.at_once(args.batch), &bounds, program.path())?;
     let text = |text: &str| encode(text, program.path(), tokenizer);
     let vocab = program.executable().program().vocab;
     let prompts = given.prompts(text, program.bos(), vocab, bounds.tokens)?;

@@ -1,7 +1,17 @@
 //! Options of generation.
 
 use clap::{Args, ValueEnum};
+use llamac_formats::Bounds;
 use std::path::PathBuf;
+
+/// Reads how many sequences are to run together.
+///
+/// # Errors
+/// What was found and what was expected.
+pub fn sequences(text: &str) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|n| (1..=Bounds::MOST_SLOTS).contains(n));
+    found.ok_or_else(|| format!("found {text}, expected 1 to {} sequences", Bounds::MOST_SLOTS))
+}
 
 /// What to generate, and how.
 #[derive(Debug, Args)]
@@ -21,6 +31,7 @@ pub struct GenerateArgs {
     /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once
     #[arg(long, alias = "parallel", value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub batch: usize,
+    #[arg(value_parser = sequences)]
     /// Most tokens to generate; -1: until the text ends or the context is full
     #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]
     #[arg(allow_negative_numbers = true)]

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use llamac_models::quant::Quant;
 use std::path::PathBuf;
 
+use llamac_runner::options::sequences;
 pub use llamac_runner::options::{GenerateArgs, ThreadArgs};
 
 /// A graph compiler for Llama-family models: compiles a model for this CPU, shows every decision, runs it.
@@ -430,7 +431,7 @@ pub struct BenchArgs {
     pub depth: Vec<usize>,
     /// Sequences run together, a list: a step of decode has a row of each, prompts share their steps
     #[arg(short = 'b', long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, value_parser = sequences)]
     pub batch: Vec<usize>,
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512, avx512vnni, amx [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]

@@ -5,9 +5,10 @@ use super::super::progress::Progress;
 use super::super::{Result, artifact, failure, setup};
 use llamac::compile::{self, Compiled};
 use llamac::model::{Model, Sizes, is_gguf};
-use llamac_formats::Bounds;
 use llamac_formats::program::Program;
 use llamac_passes::plan::Plan;
+use llamac_runner::artifact::{unread, warn_of_memory, warn_of_pages};
+use llamac_runner::generate::check_batch;
 use llamac_runtime::{Generator, Pool, Region, Tier};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,21 +52,6 @@ fn sequences(args: &BenchArgs) -> usize {
     args.batch.iter().copied().max().unwrap_or(1)
 }
 
-/// Refuses programs that do not run as many sequences together.
-fn check_sequences(args: &BenchArgs, path: &Path, bounds: &Bounds) -> Result<()> {
-    let (found, most) = (sequences(args), bounds.slots.min(bounds.rows).min(bounds.outputs));
-    if found <= most {
-        return Ok(());
-    }
-    Err(failure(format!(
-        "-b: found {found}, but {} runs at most {most} sequences at once: its cache has {} slots, its steps have at most {} \
-         rows. Take a smaller -b, or a program made for as many: `llamac compile MODEL --slots {found} -o FILE`",
-        path.display(),
-        bounds.slots,
-        bounds.rows
-    )))
-}
-
 fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>], tier: Tier) -> Result<Build> {
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
@@ -75,7 +61,8 @@ fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>]
     if needed > program.bounds.tokens {
         return Err(too_long(path, needed, program.bounds.tokens));
     }
-    check_sequences(args, path, &program.bounds)?;
+    check_batch("-b", sequences(args), &program.bounds, path)?;
+    warn_of_memory(&program, unread(&artifact), pools.len());
     let generators =
         pools.iter().map(|pool| artifact.session_on(Arc::clone(pool), tier)).collect::<Result<Vec<_>, _>>()?;
     // Only the bytes moved outside of GEMMs are read off the plan.
@@ -113,7 +100,7 @@ fn open(args: &BenchArgs, path: &Path, needed: usize) -> Result<Model> {
     if needed > model.graph.bounds.tokens {
         return Err(too_long(path, needed, model.graph.bounds.tokens));
     }
-    check_sequences(args, path, &model.graph.bounds)?;
+    check_batch("-b", sequences(args), &model.graph.bounds, path)?;
     Ok(model)
 }
 
