@@ -7,7 +7,8 @@ use crate::{Failure, Result, failure, output, say, threads, warn};
 use clap::Parser;
 use llamac_formats::artifact::{Header, Manifest};
 use llamac_runtime::memory::Shortage;
-use llamac_runtime::{OpenOptions, ProfileTable, Program, Region};
+use llamac_runtime::program::state_bytes;
+use llamac_runtime::{Generator, OpenOptions, ProfileTable, Program, Region};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
@@ -46,7 +47,7 @@ fn carried(cli: &Cli) -> Result<ExitCode> {
         failure("this runner carries no artifact: `llamac compile MODEL --emit exe -o FILE` puts one behind it")
     })?;
     let given = generate::check(&cli.generate)?;
-    let program = open(&path, cli.threads.no_mmap)?;
+    let program = open(&path, &threads::opening(cli.threads.no_mmap, cli.threads.threads)?)?;
     if cli.info {
         let all = describe(program.header(), program.manifest());
         output::print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()))?;
@@ -63,8 +64,8 @@ fn carried(cli: &Cli) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Whatever is wrong with the file.
-pub fn open(path: &Path, no_mmap: bool) -> Result<Program> {
-    let program = Program::open_with(path, &OpenOptions { map_weights: !no_mmap, ..OpenOptions::default() })?;
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Program> {
+    let program = Program::open_with(path, options)?;
     warn_of_pages(program.executable().weights());
     Ok(program)
 }

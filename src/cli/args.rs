@@ -307,9 +307,6 @@ pub struct IrArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
-    /// Threads.
-    #[command(flatten)]
-    pub threads: ThreadArgs,
 }
 
 /// A form of the finished program.
@@ -345,9 +342,6 @@ pub struct ExplainArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
-    /// Threads.
-    #[command(flatten)]
-    pub threads: ThreadArgs,
 }
 
 /// `verify`.

@@ -1,13 +1,13 @@
 //! Artifacts where a model may be named.
 
-use super::args::{CompileArgs, FusionArg, IrArgs, ModelArgs, Stage, ThreadArgs};
+use super::args::{CompileArgs, FusionArg, IrArgs, ModelArgs, Stage};
 use super::setup::{self, value_name};
 use super::{Result, failure, output};
 use llamac::artifact::cache_type;
 use llamac::report::Report;
 use llamac_formats::artifact::Asked;
 use llamac_formats::program as formats;
-use llamac_runtime::Program;
+use llamac_runtime::{OpenOptions, Program};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,18 +24,18 @@ pub fn opened(
     args: &ModelArgs,
     compile: &CompileArgs,
     fusion: Option<FusionArg>,
-    threads: &ThreadArgs,
+    opening: &OpenOptions,
 ) -> Result<Option<Program>> {
     let Some(path) = path(args) else { return Ok(None) };
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
     }
-    open(&path, compile, fusion.as_slice(), threads.no_mmap).map(Some)
+    open(&path, compile, fusion.as_slice(), opening).map(Some)
 }
 
 /// Opens an artifact, and refuses options that ask for something else than it was compiled with.
-pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], no_mmap: bool) -> Result<Program> {
-    let program = llamac_runner::artifact::open(path, no_mmap)?;
+pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], opening: &OpenOptions) -> Result<Program> {
+    let program = llamac_runner::artifact::open(path, opening)?;
     let manifest = program.manifest();
     let decided = |option: &str, found: String, has: String| {
         Err(failure(format!(

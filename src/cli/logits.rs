@@ -14,7 +14,8 @@ pub(super) const OUTPUTS: usize = 32;
 /// Prints the last position's logits and the likeliest token after every position.
 pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
     let given = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         let prompt = match (given, &args.prompt) {
             (None, Some(text)) => Some(llamac_runner::prompts::encode(text, program.path(), program.tokenizer()?)?),
             (given, _) => given,

@@ -24,7 +24,8 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
         )));
     }
     let text = read(&args.file)?;
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         let bounds = program.executable().program().bounds;
         check_window(args.window, bounds.tokens)?;
         let tokens = encode(&text, args, program.path(), program.tokenizer()?)?;

@@ -79,9 +79,9 @@ pub fn run(args: &ProfileArgs) -> Result<ExitCode> {
     if args.prompt == Some(0) && args.generate == Some(0) {
         return Err(failure("-p 0 -n 0: nothing to measure: expected a prompt length or tokens to generate"));
     }
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
-        let tier = setup::tier(args.threads.tier.as_deref())?;
-        return profile(program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?, args);
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
+        return profile(llamac_runner::artifact::generator(&program, &args.threads)?, args);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, None)?;

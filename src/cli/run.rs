@@ -22,7 +22,8 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
     let options = setup::options(args.fusion.fusion, &args.compile)?;
 
     let start = Instant::now();
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         let (code, profile) = llamac_runner::artifact::run(&program, given, &args.generate, &args.threads, start)?;
         show(profile);
         return Ok(code);

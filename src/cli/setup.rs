@@ -8,7 +8,8 @@ use llamac::compile::{self, Compiled};
 use llamac::model::{DEFAULT_CHUNK, Model, Sizes, is_gguf};
 use llamac_passes::manager::Finished;
 use llamac_passes::{Activations, CacheType, FusionSet, Options, cache, precision};
-use llamac_runtime::{Generator, Session};
+use llamac_runner::artifact::{warn_of_memory, warn_of_pages};
+use llamac_runtime::{Generator, OpenOptions, Session};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -120,6 +121,11 @@ pub fn value_name(value: &impl ValueEnum) -> String {
 /// What the passes said.
 pub fn notes(passes: &Finished) -> impl Iterator<Item = &String> {
     passes.ran.iter().flat_map(|ran| &ran.report.notes)
+}
+
+/// How an artifact is opened.
+pub fn opening(threads: &ThreadArgs) -> Result<OpenOptions> {
+    threads::opening(threads.no_mmap, threads.threads)
 }
 
 pub use llamac_runner::generate::tier;

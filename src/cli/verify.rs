@@ -42,7 +42,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
 
 /// An artifact beside the interpreter of its own graph, or of its model.
 fn of_artifact(path: &Path, args: &VerifyArgs, ids: Option<Vec<u32>>) -> Result<ExitCode> {
-    let program = artifact::open(path, &args.compile, args.fusion.fusion.as_slice(), args.threads.no_mmap)?;
+    let program = artifact::open(path, &args.compile, args.fusion.fusion.as_slice(), &setup::opening(&args.threads)?)?;
     let info = program.executable().program();
     if let Some(ids) = &ids {
         run::check_prompt(ids, info.vocab, info.bounds.tokens)?;

@@ -56,7 +56,8 @@ fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>]
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
     }
-    let artifact = artifact::open(path, &args.compile, &args.fusion, args.no_mmap)?;
+    let opening = setup::threads::opening(args.no_mmap, args.threads.iter().copied().max())?;
+    let artifact = artifact::open(path, &args.compile, &args.fusion, &opening)?;
     let program = artifact.executable().program().clone();
     if needed > program.bounds.tokens {
         return Err(too_long(path, needed, program.bounds.tokens));
