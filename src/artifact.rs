@@ -11,6 +11,7 @@ use llamac_formats::program::{PortInfo, Program};
 use llamac_ir::Graph;
 use llamac_passes::plan::Plan;
 use llamac_passes::{Activations, CacheType, FusionSet, Options};
+use llamac_runtime::program::state_bytes;
 use llamac_runtime::text::to_vocabulary;
 use std::collections::BTreeMap;
 use std::io;
@@ -110,7 +111,7 @@ fn memory(program: &Program, weights: usize, tokenizer: usize) -> Memory {
     let port = |p: &PortInfo| bytes(p.dtype, &p.dims.iter().map(|d| d.value(&sizes)).collect::<Vec<_>>());
     Memory {
         weights,
-        states: program.states.iter().map(|s| bytes(s.dtype, &s.dims)).sum(),
+        states: state_bytes(program),
         arena: program.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0),
         ports: program.inputs.iter().chain(&program.outputs).map(port).sum(),
         process: Memory::of_process(tokenizer),

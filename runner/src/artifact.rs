@@ -6,6 +6,7 @@ use crate::prompts::{Given, encode};
 use crate::{Failure, Result, failure, output, say, threads, warn};
 use clap::Parser;
 use llamac_formats::artifact::{Header, Manifest};
+use llamac_runtime::machine::Scarcity;
 use llamac_runtime::memory::Shortage;
 use llamac_runtime::program::state_bytes;
 use llamac_runtime::{Generator, OpenOptions, ProfileTable, Program, Region};
@@ -60,7 +61,7 @@ fn carried(cli: &Cli) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// Opens an artifact, its weights mapped or in memory of their own; says on stderr where huge pages were refused.
+/// Opens an artifact; says on stderr where huge pages were refused.
 ///
 /// # Errors
 /// Whatever is wrong with the file.
@@ -75,6 +76,31 @@ pub fn warn_of_pages(weights: &Region) {
     if let Some(shortage) = Shortage::of("the weights", weights) {
         warn(shortage);
     }
+}
+
+/// Says on stderr where weights of so many bytes, still to be read, and the states of so many sessions are more than the
+/// memory that is available.
+pub fn warn_of_memory(program: &llamac_formats::program::Program, weights: usize, sessions: usize) {
+    if let Some(scarcity) = Scarcity::of(weights, state_bytes(program).saturating_mul(sessions)) {
+        warn(scarcity);
+    }
+}
+
+/// A session of an opened artifact, run as the options say.
+///
+/// # Errors
+/// Threads, a tier or memory that cannot be had; a program that is no language model.
+pub fn generator(program: &Program, options: &ThreadArgs) -> Result<Generator> {
+    let tier = generate::tier(options.tier.as_deref())?;
+    let pool = threads::pool(options.threads, options.pin)?;
+    warn_of_memory(program.executable().program(), unread(program), 1);
+    Ok(program.session_on(pool, tier)?)
+}
+
+/// Bytes of weights that are still to be read: none where they lie in memory of their own.
+pub fn unread(program: &Program) -> usize {
+    let weights = program.executable().weights();
+    if weights.is_file() { weights.len() } else { 0 }
 }
 
 /// Generates from an opened artifact; `start` is when its opening began.
@@ -94,8 +120,7 @@ pub fn run(
     let text = |text: &str| encode(text, program.path(), tokenizer);
     let vocab = program.executable().program().vocab;
     let prompts = given.prompts(text, program.bos(), vocab, bounds.tokens)?;
-    let tier = generate::tier(options.tier.as_deref())?;
-    let mut generator = program.session_on(threads::pool(options.threads, options.pin)?, tier)?;
+    let mut generator = generator(program, options)?;
     let source = Source { tokenizer, eos: program.eos(), load: start.elapsed(), compile: None };
     generate(&mut generator, &prompts, args, &source)
 }

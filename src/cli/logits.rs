@@ -23,12 +23,7 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
         let prompt = prompt.ok_or_else(nothing)?;
         let info = program.executable().program();
         run::check_prompt(&prompt, info.vocab, info.bounds.tokens)?;
-        let tier = setup::tier(args.threads.tier.as_deref())?;
-        return print(
-            &mut program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?,
-            &prompt,
-            args.format,
-        );
+        return print(&mut llamac_runner::artifact::generator(&program, &args.threads)?, &prompt, args.format);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, Some(OUTPUTS))?;

@@ -33,8 +33,7 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
             let path = program.path().display();
             warn(format!("{path}: it gives the logits of 1 row a step, so a window is scored token by token"));
         }
-        let tier = setup::tier(args.threads.tier.as_deref())?;
-        let mut generator = program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?;
+        let mut generator = llamac_runner::artifact::generator(&program, &args.threads)?;
         return score(&mut generator, &tokens, program.bos(), args);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;

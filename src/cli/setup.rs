@@ -147,6 +147,7 @@ pub fn ready(model: &Model, options: &Options, args: &CompileArgs, threads: &Thr
     let pool = pool(threads.threads, threads.pin)?;
     let compiled = compile::compile(model.graph.clone(), options, false)?;
     warn_of_kept(args, notes(&compiled.passes));
+    warn_of_memory(&compiled.code.program, compiled.code.weights.total_bytes(), 1);
     let start = Instant::now();
     let mut progress = Progress::new("packing weights");
     let (weights, report) =
@@ -154,7 +155,7 @@ pub fn ready(model: &Model, options: &Options, args: &CompileArgs, threads: &Thr
     drop(progress);
     warn_of_numbers(model, &report);
     let load = start.elapsed();
-    llamac_runner::artifact::warn_of_pages(&weights);
+    warn_of_pages(&weights);
     let session = compile::session(&compiled, weights, pool, tier)?;
     Ok(Ready { compiled, session, load })
 }

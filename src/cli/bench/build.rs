@@ -114,6 +114,8 @@ fn of_model(args: &BenchArgs, model: &Model, pools: &[Arc<Pool>], tier: Tier, bu
         setup::warn_of_kept(&args.compile, setup::notes(&compiled.passes));
         // Builds that want the same bytes share them.
         let same = packed.iter().find(|(b, _)| builds[*b].program.weights == compiled.code.program.weights);
+        let unread = if same.is_some() { 0 } else { compiled.code.weights.total_bytes() };
+        warn_of_memory(&compiled.code.program, unread, pools.len());
         let weights = match same {
             Some((_, weights)) => Arc::clone(weights),
             None => {
@@ -142,7 +144,7 @@ fn pack(model: &Model, compiled: &Compiled, pools: &[Arc<Pool>], warn: bool) -> 
     let (weights, report) =
         compile::pack_weights(compiled, model, threads, &mut |done, all| progress.update(done, all))?;
     drop(progress);
-    llamac_runner::artifact::warn_of_pages(&weights);
+    warn_of_pages(&weights);
     if warn {
         setup::warn_of_numbers(model, &report);
     }
