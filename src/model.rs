@@ -145,12 +145,11 @@ impl Model {
 
     fn open_directory(path: &Path, sizes: &Sizes) -> Result<Model, OpenError> {
         let directory = ModelDir::open(path)?;
-        let bounds = bounds(directory.config().context, sizes)?;
+        // Wrong sizes are told before the weights are looked at.
+        bounds(directory.config().context, sizes)?;
         let checkpoint = directory.weights()?;
         let warnings = unused(path, &fit(directory.config(), &checkpoint)?.unused);
-        let dtype = |name: &str| checkpoint.tensor(name).map(|t| t.dtype);
-        let graph = llamac_models::import(directory.config(), &directory.name(), bounds, &dtype)
-            .map_err(|error| OpenError::Import { path: path.into(), error })?;
+        let graph = import(path, &directory, &checkpoint, sizes)?;
         Ok(Model {
             name: directory.name(),
             path: path.into(),
@@ -232,6 +231,23 @@ impl Model {
             }
         }
         Ok(model)
+    }
+
+    /// Gives the graph other sizes: it is made anew, as it was opened. A graph in text form has its own, and keeps them.
+    ///
+    /// # Errors
+    /// Sizes that the model does not have, and weights that are there no more.
+    pub fn resize(&mut self, sizes: &Sizes) -> Result<(), OpenError> {
+        if self.is_text() {
+            return Ok(());
+        }
+        if let Some(directory) = &self.directory {
+            self.graph = import(&self.path, directory, &directory.weights()?, sizes)?;
+        } else if let Some(gguf) = &self.gguf {
+            let graph = gguf.import(bounds(gguf.config().context, sizes)?);
+            self.graph = graph.map_err(|error| OpenError::Import { path: self.path.clone(), error })?;
+        }
+        Ok(())
     }
 
     /// Gives the matrices the types that `quant` chooses, as they are packed; what is kept is told.
@@ -349,6 +365,14 @@ fn located(path: &Path, error: &ParseError) -> String {
     let shown = error.to_string();
     let excerpt = shown.split_once('\n').map_or("", |(_, excerpt)| excerpt);
     format!("{}:{}:{}: {}\n{excerpt}", path.display(), error.line, error.column, error.message)
+}
+
+/// The graph of a directory with these sizes.
+fn import(path: &Path, directory: &ModelDir, checkpoint: &Checkpoint, sizes: &Sizes) -> Result<Graph, OpenError> {
+    let bounds = bounds(directory.config().context, sizes)?;
+    let dtype = |name: &str| checkpoint.tensor(name).map(|t| t.dtype);
+    llamac_models::import(directory.config(), &directory.name(), bounds, &dtype)
+        .map_err(|error| OpenError::Import { path: path.into(), error })
 }
 
 /// Bounds for a model of that context.

@@ -28,7 +28,8 @@ pub struct GenerateArgs {
     /// A file of prompts in place of one: a line each, empty lines skipped; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
-    /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once
+    /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once.
+    /// Without -c each has room for the longest prompt and -n tokens
     #[arg(long, alias = "parallel", value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub batch: usize,
     #[arg(value_parser = sequences)]

@@ -38,7 +38,6 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
     generate::check_batch("--batch", at_once, &bounds, &model.path)?;
     let text = |text: &str| encode(text, &model, tokenizer.as_ref());
     let prompts = given.prompts(text, model.bos(), vocab, bounds.tokens)?;
-    let opened = start.elapsed();
     if at_once > 1 && args.compile.context.is_none() && !model.is_text() {
         // Every slot's context becomes memory: no more than the texts can take.
         let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(1);
@@ -46,6 +45,7 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
         model.resize(&Sizes { context: Some(context), ..sizes })?;
     }
     setup::quantise(&mut model, &args.compile)?;
+    let opened = start.elapsed();
 
     let Ready { compiled, session, load } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     let mut generator = setup::generator(&model, session)?;
