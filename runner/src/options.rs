@@ -31,8 +31,8 @@ pub struct GenerateArgs {
     /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once.
     /// Without -c each has room for the longest prompt and -n tokens
     #[arg(long, alias = "parallel", value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
-    pub batch: usize,
     #[arg(value_parser = sequences)]
+    pub batch: usize,
     /// Most tokens to generate; -1: until the text ends or the context is full
     #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]
     #[arg(allow_negative_numbers = true)]
@@ -46,7 +46,8 @@ pub struct GenerateArgs {
     /// Sample among the likeliest whose probabilities sum to P
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub top_p: f32,
-    /// The same seed gives the same text
+    /// Seed of the choices. A text depends on its seed and on how many sequences run at once, which changes the rounding; not on
+    /// what the others say
     #[arg(short = 's', long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Go on past end tokens

@@ -177,7 +177,8 @@ pub struct FusionArgs {
 
 --batch and --prompts generate several sequences, a step for all of them at once. Sequence 0, 1, 2, … has the seed SEED,
 SEED + 1, SEED + 2, …; they are shown in this order, the first that has not ended as its text comes. One that ends leaves its
-place to the next line of the file. As text each comes below a line `==> sequence 0 (line 1, seed 7) <==`; for programs,
+place to the next line of the file. What each says depends on its seed and on how many run at once, not on what the others
+say. As text each comes below a line `==> sequence 0 (line 1, seed 7) <==`; for programs,
 `--format jsonl` gives an object for each on a line of its own.")]
 pub struct RunArgs {
     /// The model.
