@@ -215,27 +215,6 @@ fn bench_has_llama_benchs_names() {
 }
 
 #[test]
-fn the_head_is_computed_once_for_a_prompt_of_many_chunks() {
-    let b = bard();
-    let dir = tempfile::tempdir().unwrap();
-    let artifact = dir.path().join("b.llamac");
-    let b = b.to_str().unwrap();
-    let file = artifact.to_str().unwrap();
-    llamac(["compile", b, "-o", file, "--chunk", "4", "-c", "64"]).ok();
-    for model in [&[b, "--chunk", "4"][..], &[file]] {
-        let options = ["--ids", "1,2,3,4,5,6,7,8,9,10", "-n", "1", "--profile"];
-        let out = llamac(["run"].iter().chain(model).chain(&options));
-        let calls = |name: &str| {
-            let line = out.stderr.lines().find(|l| l.starts_with(&format!("| {name} ")));
-            let line = line.unwrap_or_else(|| panic!("{name} is not in {}", out.stderr));
-            line.split('|').nth(3).map(|c| c.trim().to_owned())
-        };
-        assert_eq!(calls("layers.0.mlp.down").as_deref(), Some("3"), "{}", out.stderr);
-        assert_eq!(calls("head").as_deref(), Some("1"), "{}", out.stderr);
-    }
-}
-
-#[test]
 fn the_profile_sums_to_the_whole() {
     let b = bard();
     let out = llamac(["run", text(&b), "ROMEO:", "-n", "8", "--profile"]);
