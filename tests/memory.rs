@@ -68,7 +68,8 @@ fn more_than_is_available_is_told_before_anything_runs() {
         let run = command.args(["run", text(&bard()), "--ids", "1", "-n", "1", "-c", "2048", "--slots", slots]);
         String::from_utf8_lossy(&run.output().unwrap().stderr).into_owned()
     };
-    let warned = |said: &str| said.lines().filter(|l| l.contains("MB are available")).map(str::to_owned).collect::<Vec<_>>();
+    let warned =
+        |said: &str| said.lines().filter(|l| l.contains("MB are available")).map(str::to_owned).collect::<Vec<_>>();
     let said = run(&slots);
     let [line] = &warned(&said)[..] else { panic!("one line: {said}") };
     assert!(line.starts_with("warning: weights (") && line.contains("states (") && line.contains("--kv"), "{line}");

@@ -86,8 +86,10 @@ pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], opening: &
         };
         return decided("--disable", pass.clone(), has);
     }
-    let report = program.report().and_then(|bytes| serde_json::from_slice::<Report>(bytes).ok());
-    setup::warn_of_kept(compile, report.iter().flat_map(|r| &r.passes).flat_map(|p| &p.notes));
+    if compile.act.is_some() || compile.kv.is_some() {
+        let report = program.report().and_then(|bytes| serde_json::from_slice::<Report>(bytes).ok());
+        setup::warn_of_kept(compile, report.iter().flat_map(|r| &r.passes).flat_map(|p| &p.notes));
+    }
     Ok(program)
 }
 
