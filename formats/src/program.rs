@@ -319,6 +319,36 @@ pub enum Routine {
     Exp = 0,
     /// `extern "C" fn(out: *mut u8, input: *const f32, n: u64)`: n elements, a multiple of 32, as blocks of [`crate::q8`].
     QuantizeQ8 = 1,
+    /// `extern "C" fn(out: *mut f32, gate: *const f32, up: *const f32, n: u64)`:
+    /// `out[i] = gate[i] / (1 + exp(−gate[i])) · up[i]`; `out` may be `gate` or `up`.
+    SiluMul = 2,
+    /// `extern "C" fn(out: *mut u16, input: *const f32, n: u64)`: n elements to the nearest bf16, ties to even; no number stays none.
+    RoundBf16 = 3,
+}
+
+impl Routine {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// What it reads and what it makes: how many inputs, all f32, and the type of the result.
+    pub const fn signature(self) -> (usize, DType) {
+        match self {
+            Routine::Exp => (1, DType::F32),
+            Routine::QuantizeQ8 => (1, DType::Q8),
+            Routine::SiluMul => (2, DType::F32),
+            Routine::RoundBf16 => (1, DType::BF16),
+        }
+    }
+
+    /// The name in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Routine::Exp => "exp",
+            Routine::QuantizeQ8 => "quantize_q8",
+            Routine::SiluMul => "silu_mul",
+            Routine::RoundBf16 => "round_bf16",
+        }
+    }
 }
 
 /// A finished tile of accumulators, the second argument of an epilogue.
@@ -328,8 +358,8 @@ pub enum Routine {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Tile {
-    /// Accumulators.
-    pub acc: *const f32,
+    /// Accumulators. The epilogue may overwrite those of the tile: nobody reads them afterwards.
+    pub acc: *mut f32,
     /// First row.
     pub row_begin: u64,
     /// Past the last row.

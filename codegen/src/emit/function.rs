@@ -1,6 +1,6 @@
 //! The frame of a kernel: arguments, the loop over rows, structured loops, indices and addresses.
 
-use crate::loops::{Expr, Index, Kernel, Kind, LANES, Loop, Place, Quantize, Reg, Space, Stmt, Ty};
+use crate::loops::{Count, Expr, Index, Kernel, Kind, LANES, Line, Loop, Place, Reg, Space, Stmt, Stretch, Ty};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8, I32, I32X4, I64};
 use cranelift_codegen::ir::{
@@ -8,8 +8,8 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use llamac_formats::program::{KernelArgs, Routine, Tile};
-use llamac_formats::{Extent, Sym, q8};
+use llamac_formats::program::{KernelArgs, Tile};
+use llamac_formats::{DType, Extent, Sym};
 use std::collections::HashMap;
 use std::mem::offset_of;
 
@@ -205,32 +205,56 @@ impl Emit<'_, '_> {
                     let (base, offset) = self.address(*place, index, dtype.bytes());
                     self.store(*dtype, base, offset, value);
                 }
-                Stmt::Quantize(q) => self.quantize(q),
+                Stmt::SetTile(segment, row, col, value) => {
+                    let value = self.get(*value);
+                    let (base, offset) = self.tile_address(*segment, row, col);
+                    self.b.ins().store(memory(), value, base, offset);
+                }
+                Stmt::Stretch(s) => self.stretch(s),
                 Stmt::Loop(l) => self.run(l),
             }
         }
     }
 
-    /// Calls the runtime's routine: `(out, input, n)`.
-    fn quantize(&mut self, Quantize { to, at, from, first, count }: &Quantize) {
-        let blocks = |elements: Extent| Extent { factor: elements.factor / q8::ELEMENTS as u64, ..elements };
-        let at = Index {
-            constant: at.constant / q8::ELEMENTS as i64,
-            terms: at.terms.iter().map(|&(coefficient, reg)| (blocks(coefficient), reg)).collect(),
-        };
-        let whole = |place: Place, index: &Index, bytes: usize, e: &mut Self| {
-            let (address, offset) = e.address(place, index, bytes);
-            e.b.ins().iadd_imm_s(address, i64::from(offset))
-        };
-        let out = whole(*to, &at, q8::BYTES, self);
-        let input = whole(*from, first, 4, self);
-        let n = self.b.ins().iconst(I64, *count as i64);
+    /// Calls the runtime's routine: `(to, from…, n)`.
+    fn stretch(&mut self, Stretch { routine, to, from, count }: &Stretch) {
+        let mut arguments = vec![self.line(to, routine.signature().1)];
+        arguments.extend(from.iter().map(|line| self.line(line, DType::F32)));
+        arguments.push(match (count, self.kernel.space) {
+            (Count::Elements(n), _) => self.b.ins().iconst(I64, *n as i64),
+            (Count::Columns, Space::Tile { begin, end, .. }) => {
+                let (begin, end) = (self.get(begin), self.get(end));
+                self.b.ins().isub(end, begin)
+            }
+            (Count::Columns, Space::Rows { .. }) => unreachable!("a row kernel has no columns"),
+        });
         let routines = self.routines.unwrap_or_else(|| unreachable!("the kernel calls routines"));
-        let routine = self.word(routines, 8 * Routine::QuantizeQ8 as usize);
+        let address = self.word(routines, 8 * *routine as usize);
         let mut signature = Signature::new(self.b.func.signature.call_conv);
-        signature.params.extend([AbiParam::new(I64); 3]);
+        signature.params.extend(vec![AbiParam::new(I64); arguments.len()]);
         let signature = self.b.import_signature(signature);
-        self.b.ins().call_indirect(signature, routine, &[out, input, n]);
+        self.b.ins().call_indirect(signature, address, &arguments);
+    }
+
+    /// The address of a line's first element.
+    fn line(&mut self, line: &Line, dtype: DType) -> Value {
+        let (elements, bytes) = dtype.block();
+        let (address, offset) = match (line, self.kernel.space) {
+            (Line::Memory(place, at), _) if elements == 1 => self.address(*place, at, bytes),
+            (Line::Memory(place, at), _) => {
+                let (base, constant) = self.base(*place);
+                let at = self.index(at);
+                let block = self.b.ins().udiv_imm_u(at, elements as i64);
+                let offset = self.b.ins().imul_imm_s(block, bytes as i64);
+                let address = self.b.ins().iadd(base, offset);
+                (self.b.ins().iadd_imm_s(address, constant), 0)
+            }
+            (Line::Tile(segment), Space::Tile { row, begin, .. }) => {
+                self.tile_address(*segment, &Index::reg(row), &Index::reg(begin))
+            }
+            (Line::Tile(_), Space::Rows { .. }) => unreachable!("only epilogues have a tile"),
+        };
+        self.b.ins().iadd_imm_s(address, i64::from(offset))
     }
 
     fn run(&mut self, l: &Loop) {
@@ -297,14 +321,19 @@ impl Emit<'_, '_> {
         }
     }
 
-    /// Base and constant byte offset of an element.
-    fn address(&mut self, place: Place, index: &Index, bytes: usize) -> (Value, i32) {
-        let (base, constant) = match place {
+    /// Where a place begins: an address and bytes from there.
+    fn base(&self, place: Place) -> (Value, i64) {
+        match place {
             Place::Buffer(n) => (self.buffers[n], 0),
             Place::Scratch(offset) => {
                 (self.scratch.unwrap_or_else(|| unreachable!("the kernel has scratch")), offset as i64)
             }
-        };
+        }
+    }
+
+    /// Base and constant byte offset of an element.
+    fn address(&mut self, place: Place, index: &Index, bytes: usize) -> (Value, i32) {
+        let (base, constant) = self.base(place);
         // In the order of the terms: the innermost variable comes last, all before it is loop-invariant.
         let mut address = base;
         for &term in &index.terms {

@@ -1,7 +1,8 @@
 //! Loop IR to CLIF to machine code.
 //!
-//! The emitter decides nothing: every loop, lane and accumulator of the loop IR is spelled as it stands. Kernels call
-//! nothing and need no relocations; all they read comes through [`llamac_formats::program::KernelArgs`].
+//! The emitter decides nothing: every loop, lane and accumulator of the loop IR is spelled as it stands. Kernels call nothing
+//! but routines of the runtime and need no relocations; all they read, and those routines, come through
+//! [`llamac_formats::program::KernelArgs`].
 
 mod convert;
 mod function;

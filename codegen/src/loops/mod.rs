@@ -9,6 +9,7 @@ mod touch;
 
 pub use touch::{Call, Touched, touched};
 
+use llamac_formats::program::Routine;
 use llamac_formats::{DType, Extent, Sym};
 use llamac_ir::{BinaryOp, CompareOp, ReduceOp, UnaryOp};
 
@@ -149,26 +150,44 @@ pub enum Stmt {
     Let(Reg, Expr),
     /// Stores one element, or four consecutive ones, narrowed to the dtype (exactly: rounding is a [`Convert`]).
     Store(Place, DType, Index, Reg),
-    /// Makes finished elements into blocks.
-    Quantize(Quantize),
+    /// Puts an f32 element, or four, in place of accumulators of the tile: segment, absolute row, absolute column.
+    SetTile(usize, Index, Index, Reg),
+    /// Makes a stretch of elements of others with wider vectors than the compiled code has, or into blocks.
+    Stretch(Stretch),
     /// Runs a loop.
     Loop(Box<Loop>),
 }
 
-/// `quantize q8 to[at..+count], from[first]`: stores `count` elements from element `at` on, which are `count / 32` whole blocks
-/// of [`llamac_formats::q8`], made by the runtime's routine of as many f32 that lie at `from`, from element `first` on.
+/// Elements one after the other.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Quantize {
-    /// Where the blocks go.
-    pub to: Place,
-    /// The first element; its constant and coefficients are multiples of 32.
-    pub at: Index,
-    /// Where the f32 are.
-    pub from: Place,
-    /// The first of them.
-    pub first: Index,
-    /// How many; a multiple of 32.
-    pub count: usize,
+pub enum Line {
+    /// Of a place, from this element on.
+    Memory(Place, Index),
+    /// The row's columns of a segment of the tile.
+    Tile(usize),
+}
+
+/// How many elements a stretch has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// So many.
+    Elements(usize),
+    /// As many as the tile has columns. A line in memory is then indexed at the tile's first column.
+    Columns,
+}
+
+/// `routine to, from, …`: a routine of the runtime makes the elements of a line of those of others, which are f32. Where it makes
+/// blocks of [`llamac_formats::q8`], the line begins and ends with a block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stretch {
+    /// Which.
+    pub routine: Routine,
+    /// What is written.
+    pub to: Line,
+    /// What is read.
+    pub from: Vec<Line>,
+    /// Elements.
+    pub count: Count,
 }
 
 /// `for var in begin..end step n`: runs while `var + step ≤ end`.
@@ -275,9 +294,9 @@ impl Kernel {
 
 fn calls(stmts: &[Stmt]) -> bool {
     stmts.iter().any(|s| match s {
-        Stmt::Quantize(_) => true,
+        Stmt::Stretch(_) => true,
         Stmt::Loop(l) => calls(&l.body),
-        Stmt::Let(..) | Stmt::Store(..) => false,
+        Stmt::Let(..) | Stmt::Store(..) | Stmt::SetTile(..) => false,
     })
 }
 
@@ -298,9 +317,16 @@ fn each_extent(stmts: &[Stmt], f: &mut dyn FnMut(&Extent)) {
                 _ => {}
             },
             Stmt::Store(_, _, i, _) => index(i, f),
-            Stmt::Quantize(Quantize { at, first, .. }) => {
-                index(at, f);
-                index(first, f);
+            Stmt::SetTile(_, row, col, _) => {
+                index(row, f);
+                index(col, f);
+            }
+            Stmt::Stretch(Stretch { to, from, .. }) => {
+                for line in std::iter::once(to).chain(from) {
+                    if let Line::Memory(_, at) = line {
+                        index(at, f);
+                    }
+                }
             }
             Stmt::Loop(l) => {
                 index(&l.begin, f);

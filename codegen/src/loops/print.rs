@@ -1,6 +1,6 @@
 //! The text of the loop IR.
 
-use super::{Expr, Index, Kernel, Kind, Loop, Place, Quantize, Reg, Space, Stmt, Ty};
+use super::{Count, Expr, Index, Kernel, Kind, Line, Loop, Place, Reg, Space, Stmt, Stretch, Ty};
 use std::fmt::{self, Display, Formatter};
 
 impl Display for Kind {
@@ -100,6 +100,16 @@ fn expr(k: &Kernel, e: &Expr, f: &mut Formatter<'_>) -> fmt::Result {
     }
 }
 
+fn line(k: &Kernel, line: &Line, f: &mut Formatter<'_>) -> fmt::Result {
+    match (line, k.space) {
+        (Line::Memory(place, at), _) => write!(f, "{place}[{at}..]"),
+        (Line::Tile(segment), Space::Tile { row, begin, .. }) => {
+            write!(f, "tile {segment}[i{}, i{}..]", row.0, begin.0)
+        }
+        (Line::Tile(segment), Space::Rows { .. }) => write!(f, "tile {segment}"),
+    }
+}
+
 fn block(k: &Kernel, stmts: &[Stmt], depth: usize, f: &mut Formatter<'_>) -> fmt::Result {
     let pad = "  ".repeat(depth);
     for s in stmts {
@@ -114,8 +124,18 @@ fn block(k: &Kernel, stmts: &[Stmt], depth: usize, f: &mut Formatter<'_>) -> fmt
                 writeln!(f)?;
             }
             Stmt::Store(p, dtype, i, r) => writeln!(f, "{pad}store {dtype} {p}[{i}], {}", Name(k, *r))?,
-            Stmt::Quantize(Quantize { to, at, from, first, count }) => {
-                writeln!(f, "{pad}quantize q8 {to}[{at}..+{count}], {from}[{first}]")?;
+            Stmt::SetTile(s, row, col, r) => writeln!(f, "{pad}tile {s}[{row}, {col}] = {}", Name(k, *r))?,
+            Stmt::Stretch(Stretch { routine, to, from, count }) => {
+                write!(f, "{pad}{} ", routine.name())?;
+                line(k, to, f)?;
+                for from in from {
+                    f.write_str(", ")?;
+                    line(k, from, f)?;
+                }
+                match count {
+                    Count::Elements(n) => writeln!(f, " for {n}")?,
+                    Count::Columns => writeln!(f, " for all columns")?,
+                }
             }
             Stmt::Loop(l) => run(k, l, depth, f)?,
         }

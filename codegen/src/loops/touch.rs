@@ -3,8 +3,8 @@
 //! At given sizes every loop runs a known number of times, so the first and last byte of each load and store are known
 //! too. Nothing here trusts the lowering: it looks at nothing but the loop IR that is compiled.
 
-use super::{Expr, Index, Kernel, Loop, Place, Quantize, Reg, Space, Stmt, Ty};
-use llamac_formats::{DType, Extent, Sizes, q8};
+use super::{Count, Expr, Index, Kernel, Line, Loop, Place, Reg, Space, Stmt, Stretch, Ty};
+use llamac_formats::{DType, Extent, Sizes};
 use std::collections::HashMap;
 
 /// What a kernel is called over, at given sizes.
@@ -113,7 +113,11 @@ impl Walk<'_> {
                     }
                     self.reach(*place, *dtype, index, lanes(self.kernel.ty(*value)))?;
                 }
-                Stmt::Quantize(q) => self.quantize(q)?,
+                Stmt::SetTile(segment, row, col, value) => {
+                    self.found.segments = self.found.segments.max(segment + 1);
+                    self.tile(row, col, lanes(self.kernel.ty(*value)))?;
+                }
+                Stmt::Stretch(s) => self.stretch(s)?,
                 Stmt::Loop(l) => self.run(l)?,
             }
         }
@@ -140,31 +144,65 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The routine reads `count` f32 and writes as many elements in whole blocks.
-    fn quantize(&mut self, Quantize { to, at, from, first, count }: &Quantize) -> Result<(), String> {
-        let of = q8::ELEMENTS as i128;
-        let aligned = i128::from(at.constant) % of == 0 && at.terms.iter().all(|(c, _)| self.extent(*c) % of == 0);
-        if !aligned || !count.is_multiple_of(q8::ELEMENTS) {
-            return Err(format!("{count} elements from {at} on are no whole blocks"));
+    /// A routine reads and writes whole lines.
+    fn stretch(&mut self, Stretch { routine, to, from, count }: &Stretch) -> Result<(), String> {
+        let (inputs, made) = routine.signature();
+        if from.len() != inputs {
+            return Err(format!("{} is made of {} lines", routine.name(), from.len()));
         }
-        let floats = match from {
-            Place::Buffer(n) => self.kernel.buffers[*n].dtype == DType::F32 && from != to,
-            Place::Scratch(_) => true,
-        };
-        let (Place::Buffer(n), true) = (to, floats) else {
-            return Err(format!("blocks are made in {to} of what lies in {from}"));
-        };
-        if !self.kernel.buffers[*n].stored {
-            return Err(format!("b{n} is stored to, but is no result"));
+        for line in from {
+            self.line(line, DType::F32, *count)?;
+            // Only elements that stay where they are may be made of themselves.
+            if made != DType::F32 && line == to {
+                return Err(format!("{} would overwrite what it reads", routine.name()));
+            }
         }
-        self.reach(*from, DType::F32, first, *count)?;
-        let (low, high) = self.index(at)?;
-        let end = ((high + *count as i128) / of).checked_mul(q8::BYTES as i128).and_then(|e| usize::try_from(e).ok());
-        let (Some(end), 0..) = (end, low) else {
-            return Err(format!("element {low} or {high} of q8 {to}[{at}] is none"));
+        match to {
+            Line::Memory(Place::Buffer(n), _) if !self.kernel.buffers[*n].stored => {
+                Err(format!("b{n} is stored to, but is no result"))
+            }
+            Line::Tile(_) if made != DType::F32 => Err(format!("a tile holds no {made}")),
+            _ => self.line(to, made, *count),
+        }
+    }
+
+    /// Where a line in memory ends; it must begin with a block, if its elements lie in blocks.
+    fn line(&mut self, line: &Line, dtype: DType, count: Count) -> Result<(), String> {
+        let (place, at) = match (line, count, self.kernel.space) {
+            (Line::Tile(segment), Count::Columns, Space::Tile { .. }) => {
+                self.found.segments = self.found.segments.max(segment + 1);
+                return Ok(());
+            }
+            (Line::Tile(segment), ..) => return Err(format!("not all columns of tile {segment} are asked for")),
+            (Line::Memory(place, at), ..) => (*place, at),
         };
-        self.found.ends[*n] = self.found.ends[*n].max(end);
-        Ok(())
+        if let Place::Buffer(n) = place
+            && self.kernel.buffers[n].dtype != dtype
+        {
+            return Err(format!("b{n} holds {}, not {dtype}", self.kernel.buffers[n].dtype));
+        }
+        let first = match (count, self.kernel.space) {
+            (Count::Columns, Space::Tile { begin, .. }) => Some(begin),
+            (Count::Columns, Space::Rows { .. }) => return Err("a row kernel has no columns".into()),
+            (Count::Elements(_), _) => None,
+        };
+        let of = dtype.block().0;
+        let aligned = at.constant % of as i64 == 0 && at.terms.iter().all(|(c, _)| self.extent(*c) % of as i128 == 0);
+        let elements = match count {
+            Count::Elements(n) => n,
+            Count::Columns => {
+                let along = at.terms.iter().filter(|(_, reg)| *reg == first).map(|(c, _)| *c);
+                if along.collect::<Vec<_>>() != [Extent::ONE] {
+                    return Err(format!("{place}[{at}] does not run with the columns"));
+                }
+                // The interval of the first column has the end of the last tile for its highest value.
+                0
+            }
+        };
+        if !aligned || elements % of != 0 {
+            return Err(format!("{elements} elements from {at} on are no whole blocks"));
+        }
+        self.reach(place, dtype, at, elements)
     }
 
     fn run(&mut self, l: &Loop) -> Result<(), String> {

@@ -5,7 +5,7 @@ use super::affine::{Affine, Var};
 use super::build::{Build, Operand};
 use super::expand::{Node, resolve};
 use crate::error::Result;
-use crate::loops::{Index, Place};
+use crate::loops::{Index, Line, Place};
 use llamac_formats::{DType, Extent};
 use llamac_ir::Value;
 
@@ -19,16 +19,16 @@ pub enum Finished {
 }
 
 impl Finished {
-    /// The place of the stretch's element `at` and the index of it there.
+    /// The f32 from the row's element `at` on.
     ///
     /// # Errors
     /// If the index is too deep to emit.
-    pub fn place(&self, b: &mut Build<'_>, at: usize) -> Result<(Place, Index)> {
+    pub fn line(&self, b: &mut Build<'_>, at: usize) -> Result<Line> {
         Ok(match self {
-            Finished::Scratch(from) => (Place::Scratch(from + 4 * at), Index::default()),
+            Finished::Scratch(from) => Line::Memory(Place::Scratch(from + 4 * at), Index::default()),
             Finished::Param(param, first) => {
                 let index = b.index(&first.offset(at as i64))?;
-                (b.buffer(Operand::Param(*param), DType::F32, false), index)
+                Line::Memory(b.buffer(Operand::Param(*param), DType::F32, false), index)
             }
         })
     }

@@ -4,7 +4,7 @@ use super::affine::{Affine, Atom, Ranges, Var};
 use super::expand::{ElementOp, Key, Node, expand, resolve};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
-use crate::loops::{Buffer, Carried, Expr, Index, Kind, LANES, Loop, Place, Quantize, Reg, Stmt, Ty};
+use crate::loops::{Buffer, Carried, Expr, Index, Kind, LANES, Loop, Place, Reg, Stmt, Stretch, Ty};
 use llamac_formats::{DType, Extent};
 use llamac_ir::{CompareOp, Scalar, Value};
 use std::collections::HashMap;
@@ -540,10 +540,18 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Makes finished elements into blocks of an operand.
-    pub fn quantize(&mut self, blocks: Quantize) {
+    /// Puts an element, or four, in place of the first segment's accumulators, in the innermost loop.
+    pub fn set_tile(&mut self, row: Var, col: Var, value: Reg) -> Result<()> {
+        let (row, col) = (self.index(&Affine::var(row))?, self.index(&Affine::var(col))?);
         let depth = self.depth();
-        self.scopes[depth].stmts.push(Stmt::Quantize(blocks));
+        self.scopes[depth].stmts.push(Stmt::SetTile(0, row, col, value));
+        Ok(())
+    }
+
+    /// Makes a line of others.
+    pub fn stretch(&mut self, stretch: Stretch) {
+        let depth = self.depth();
+        self.scopes[depth].stmts.push(Stmt::Stretch(stretch));
     }
 
     /// Stores an element, or four, in the innermost loop.

@@ -1,15 +1,17 @@
 //! Epilogues: elementwise work on a finished tile of a GEMM.
 
 use super::LoweredEpilogue;
-use super::affine::Affine;
+use super::affine::{Affine, Var};
 use super::build::{Build, Operand};
-use super::expand::extents;
+use super::expand::{ElementOp, Key, Node, extents, resolve};
+use super::gated::{Gated, gated};
 use super::reach::reach;
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
-use crate::loops::{Index, Kernel, LANES, Space, Ty};
-use llamac_formats::{Extent, Over};
-use llamac_ir::{Inst, Op};
+use crate::loops::{Convert, Count, Index, Kernel, LANES, Line, Space, Stretch, Ty};
+use llamac_formats::program::Routine;
+use llamac_formats::{DType, Extent, Over};
+use llamac_ir::{Inst, Op, Value};
 
 /// The dot of an epilogue's region.
 ///
@@ -22,6 +24,17 @@ pub fn dot_of(closed: &Closed) -> Result<Inst> {
         (Some(dot), None) => Ok(dot),
         _ => Err(CodegenError::Region { at: closed.at.clone(), what: "an epilogue has exactly one dot".into() }),
     }
+}
+
+/// The routine that makes a result of f32, if it is bf16, and those f32.
+fn finishing(b: &mut Build<'_>, output: Value, index: Vec<Affine>) -> Result<(Option<Routine>, Key)> {
+    let key = resolve(b.closed, &b.ranges, &(output, index));
+    Ok(match b.expand(&key)? {
+        Node::Apply(ElementOp::Convert([Convert::RoundBf16]), mut args) => {
+            (Some(Routine::RoundBf16), args.swap_remove(0))
+        }
+        _ => (None, key),
+    })
 }
 
 /// Lowers the chain on a dot's result to a tile kernel.
@@ -65,11 +78,9 @@ pub fn lower_epilogue(closed: &Closed) -> Result<LoweredEpilogue> {
     let width = Extent::constant(width as u64);
     let strides = ty.strides();
     let place = b.buffer(Operand::Result(0), ty.dtype, true);
-    let mut last = None;
-    for (step, lanes) in [(LANES, true), (1, false)] {
-        let var = b.open(width, lanes);
+    let index_of = |b: &Build<'_>, col: Var| {
         let mut index = vec![];
-        for (axes, flat) in [(0..split, row_var), (split..dims.len(), var)] {
+        for (axes, flat) in [(0..split, row_var), (split..dims.len(), col)] {
             let mut rest = Affine::var(flat);
             let size = |axis: usize| dims[axis + 1..axes.end].iter().fold(Extent::ONE, |a, &e| a.times(e));
             for axis in axes.clone() {
@@ -78,9 +89,44 @@ pub fn lower_epilogue(closed: &Closed) -> Result<LoweredEpilogue> {
                 rest = r;
             }
         }
-        let value = b.demand_lanes(output, &index)?;
-        b.store(place, ty.dtype, &Affine::linear(&index, &strides), value)?;
-        last = Some(b.close(var, last.map_or_else(|| Index::reg(begin), Index::reg), Index::reg(end), step, vec![]));
+        index
+    };
+    let first = b.var(width);
+    b.bind(first, begin);
+    let index = index_of(&b, first);
+    let at = Affine::linear(&index, &strides);
+    let dense = at.split_var(first).is_some_and(|(step, _)| step == Extent::ONE);
+    let (finish, value) = finishing(&mut b, output, index)?;
+    // Where the f32 wait that are rounded.
+    let mut finished = Line::Tile(0);
+    let finish = finish.filter(|_| dense);
+    match gated(&mut b, &value, row_var, first)?.filter(|_| dense && (finish.is_some() || ty.dtype == DType::F32)) {
+        Some(Gated { gate, up }) => {
+            let to = if finish.is_some() { Line::Tile(gate) } else { Line::Memory(place, b.index(&at)?) };
+            let from = vec![Line::Tile(gate), Line::Tile(up)];
+            b.stretch(Stretch { routine: Routine::SiluMul, to: to.clone(), from, count: Count::Columns });
+            finished = to;
+        }
+        None => {
+            let mut last = None;
+            for (step, lanes) in [(LANES, true), (1, false)] {
+                let var = b.open(width, lanes);
+                let index = index_of(&b, var);
+                if finish.is_some() {
+                    let value = b.demand_lanes(value.0, &index)?;
+                    b.set_tile(row_var, var, value)?;
+                } else {
+                    let value = b.demand_lanes(output, &index)?;
+                    b.store(place, ty.dtype, &Affine::linear(&index, &strides), value)?;
+                }
+                let from = last.map_or_else(|| Index::reg(begin), Index::reg);
+                last = Some(b.close(var, from, Index::reg(end), step, vec![]));
+            }
+        }
+    }
+    if let Some(routine) = finish {
+        let to = Line::Memory(place, b.index(&at)?);
+        b.stretch(Stretch { routine, to, from: vec![finished], count: Count::Columns });
     }
     let (body, buffers, tys) = b.finish();
     let (operands, buffers): (Vec<_>, Vec<_>) = buffers.into_iter().unzip();

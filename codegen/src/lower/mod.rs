@@ -11,6 +11,7 @@ mod blocks;
 pub mod build;
 pub mod epilogue;
 pub mod expand;
+mod gated;
 mod inner;
 pub mod reach;
 pub mod reduce;

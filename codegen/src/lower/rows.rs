@@ -11,7 +11,8 @@ use super::reach::reach;
 use super::reduce::{Keep, one_by_one, stages};
 use super::region::Closed;
 use crate::error::{CodegenError, Result};
-use crate::loops::{Expr, Index, Kernel, Kind, LANES, Place, Quantize, Reg, Space, Ty};
+use crate::loops::{Count, Expr, Index, Kernel, Kind, LANES, Line, Place, Reg, Space, Stretch, Ty};
+use llamac_formats::program::Routine;
 use llamac_formats::{DType, Extent, Over, q8};
 use llamac_ir::{Op, Type, Value};
 use std::collections::HashSet;
@@ -488,8 +489,13 @@ fn store(b: &mut Build<'_>, sinks: &[Sink], members: &[usize], prefix: &[Axis], 
                 let place = b.buffer(Operand::Result(sink.result), sink.ty.dtype, true);
                 let elements = count / apart;
                 let at = b.index(&at)?;
-                let (from, first) = finished.place(b, head * elements)?;
-                b.quantize(Quantize { to: place, at, from, first, count: elements });
+                let from = finished.line(b, head * elements)?;
+                b.stretch(Stretch {
+                    routine: Routine::QuantizeQ8,
+                    to: Line::Memory(place, at),
+                    from: vec![from],
+                    count: Count::Elements(elements),
+                });
             }
         }
     }

@@ -8,7 +8,7 @@ pub mod source;
 
 use llamac_codegen::{Compiled, JitCode, Options, compile, pack};
 use llamac_formats::program::{
-    AttentionWork, DotWork, Entry, GatherWork, GemmWork, KernelArgs, Operand, RowsWork, Tile, Work,
+    AttentionWork, DotWork, Entry, GatherWork, GemmWork, KernelArgs, Operand, Routine, RowsWork, Tile, Work,
 };
 use llamac_formats::{Access, DType, Extent, PANEL_WIDTH, PanelLayout, Sizes, q8};
 use llamac_ir::{Graph, TensorSource};
@@ -21,6 +21,25 @@ extern "C" fn quantize_q8(out: *mut u8, input: *const f32, n: u64) {
     for b in 0..n as usize / q8::ELEMENTS {
         // SAFETY: kernels pass `n` elements and as many whole blocks.
         unsafe { q8::encode(&*input.cast::<[f32; q8::ELEMENTS]>().add(b), &mut *out.cast::<[u8; q8::BYTES]>().add(b)) };
+    }
+}
+
+/// The routine `SiluMul`, likewise.
+extern "C" fn silu_mul(out: *mut f32, gate: *const f32, up: *const f32, n: u64) {
+    for i in 0..n as usize {
+        // SAFETY: kernels pass `n` elements at each address.
+        unsafe {
+            let (gate, up) = (f64::from(*gate.add(i)), f64::from(*up.add(i)));
+            *out.add(i) = (gate / (1.0 + (-gate).exp()) * up) as f32;
+        }
+    }
+}
+
+/// The routine `RoundBf16`, likewise.
+extern "C" fn round_bf16(out: *mut u16, input: *const f32, n: u64) {
+    for i in 0..n as usize {
+        // SAFETY: kernels pass `n` elements at each address.
+        unsafe { *out.add(i) = half::bf16::from_f32(*input.add(i)).to_bits() };
     }
 }
 
@@ -178,7 +197,10 @@ impl Step<'_> {
     /// Calls `f` with the kernel's address and arguments.
     fn call(&mut self, kernel: usize, operands: &[Operand], scalars: &[Extent], f: &dyn Fn(*const u8, &KernelArgs)) {
         let buffers: Vec<*mut u8> = operands.iter().map(|&o| self.pointer(o)).collect();
-        let routines = [0, quantize_q8 as *const () as usize];
+        let mut routines = [0; Routine::COUNT];
+        routines[Routine::QuantizeQ8 as usize] = quantize_q8 as *const () as usize;
+        routines[Routine::SiluMul as usize] = silu_mul as *const () as usize;
+        routines[Routine::RoundBf16 as usize] = round_bf16 as *const () as usize;
         let scalars: Vec<u64> = scalars.iter().map(|e| e.value(&self.sizes) as u64).collect();
         let args = KernelArgs {
             buffers: buffers.as_ptr(),
@@ -261,7 +283,7 @@ impl Step<'_> {
                         }
                     }
                     let tile = Tile {
-                        acc: acc.as_ptr(),
+                        acc: acc.as_mut_ptr(),
                         row_begin: r0 as u64,
                         row_end: r1 as u64,
                         col_begin: c0 as u64,

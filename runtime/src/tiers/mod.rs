@@ -174,6 +174,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     /// `a · b`.
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     /// `a > b ? a : b` in each lane: `b` where either is no number.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a < b ? a : b` in each lane: `b` where either is no number.

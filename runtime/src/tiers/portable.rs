@@ -102,6 +102,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn div(a: Four, b: Four) -> Four {
+        lanes!(i => a.0[i] / b.0[i])
+    }
+
+    #[inline(always)]
     unsafe fn max(a: Four, b: Four) -> Four {
         lanes!(i => if a.0[i] > b.0[i] { a.0[i] } else { b.0[i] })
     }

@@ -1,0 +1,91 @@
+//! Activations to bf16: the routine `Routine::RoundBf16`.
+//!
+//! To nearest, ties to even, by integer arithmetic that all machines do alike: all tiers equal each other to the bit, subnormals
+//! too. What the machines' own conversions make of subnormals is 0.
+
+use crate::quantise::INFINITE;
+use crate::tiers::{Kernel, Simd, Tier};
+
+/// Rounds a line.
+struct Round {
+    out: *mut u16,
+    input: *const f32,
+    n: usize,
+}
+
+impl Kernel for Round {
+    type Output = ();
+
+    /// Plain loops: compilers turn them into the vectors of each instruction set.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller vouches for `n` elements at both addresses, which do not overlap.
+        let (out, input) = unsafe {
+            (std::slice::from_raw_parts_mut(self.out, self.n), std::slice::from_raw_parts(self.input, self.n))
+        };
+        for (out, x) in out.iter_mut().zip(input) {
+            let bits = x.to_bits();
+            let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+            // A quiet one, so that no lower bits are needed.
+            let none = bits | 0x0040_0000;
+            *out = (if bits & 0x7fff_ffff > INFINITE { none } else { nearest } >> 16) as u16;
+        }
+    }
+}
+
+/// The type of the routine `Routine::RoundBf16`.
+pub type RoundRoutine = unsafe extern "C" fn(out: *mut u16, input: *const f32, n: u64);
+
+/// # Safety
+/// As `Routine::RoundBf16`: `n` elements at `input`, room for as many at `out`, apart from each other.
+unsafe extern "C" fn round_portable(out: *mut u16, input: *const f32, n: u64) {
+    // SAFETY: every machine has the tier; the caller vouches for the rest.
+    unsafe { Tier::Portable.dispatch(Round { out, input, n: n as usize }) }
+}
+
+/// # Safety
+/// As [`round_portable`], and the machine must have AVX2.
+unsafe extern "C" fn round_avx2(out: *mut u16, input: *const f32, n: u64) {
+    // SAFETY: the caller vouches for it.
+    unsafe { Tier::Avx2.dispatch(Round { out, input, n: n as usize }) }
+}
+
+/// # Safety
+/// As [`round_portable`], and the machine must have AVX-512.
+unsafe extern "C" fn round_avx512(out: *mut u16, input: *const f32, n: u64) {
+    // SAFETY: the caller vouches for it.
+    unsafe { Tier::Avx512.dispatch(Round { out, input, n: n as usize }) }
+}
+
+/// `Routine::RoundBf16` of a tier. It may be called only on a machine that has the tier.
+pub fn routine(tier: Tier) -> RoundRoutine {
+    match tier {
+        Tier::Portable => round_portable,
+        Tier::Avx2 => round_avx2,
+        Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => round_avx512,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tier_equals_the_codec_to_the_bit() {
+        // Every 397th f32 of either sign, halves between two bf16, and what is no number.
+        let every = (0..=u32::MAX).step_by(397);
+        let halves = (0..1u32 << 16).map(|high| high << 16 | 0x8000);
+        let bits: Vec<u32> = every.chain(halves).chain([0x7f80_0001, 0xffff_ffff, 0x7fbf_ffff]).collect();
+        let x: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
+        let want: Vec<u16> = x.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
+        for tier in crate::tiers::tests::available() {
+            for n in [0, 1, 15, 33, x.len()] {
+                let mut got = vec![0x5a5a; x.len() + 1];
+                // SAFETY: both have `n` elements and the tier is available.
+                unsafe { routine(tier)(got.as_mut_ptr(), x.as_ptr(), n as u64) };
+                assert!(got[..n] == want[..n], "{tier}: {n} elements");
+                assert!(got[n..].iter().all(|x| *x == 0x5a5a), "{tier}: written past the end");
+            }
+        }
+    }
+}
