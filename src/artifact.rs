@@ -91,7 +91,7 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         bounds: program.bounds,
         act: program.act.clone(),
         kv: program.kv.clone(),
-        asked: Some(Asked { act: options.act.to_string(), kv: options.kv.to_string() }),
+        asked: Asked { act: options.act.to_string(), kv: options.kv.to_string() },
         fusion: program.fusion.clone(),
         disabled: options.disabled().map(str::to_owned).collect(),
         eos: model.eos().to_vec(),
@@ -199,9 +199,9 @@ pub struct Reopened {
     pub report: Option<Report>,
 }
 
-/// What `--kv` became: the narrowest of the types that the caches have. The first artifacts of this format say `q8`.
+/// What `--kv` became: the narrowest of the types that the caches have.
 pub fn cache_type(manifest: &Manifest) -> CacheType {
-    let is = |kv: &CacheType| manifest.kv.split('+').any(|name| name == kv.name() || name == kv.dtype().name());
+    let is = |kv: &CacheType| manifest.kv.split('+').any(|name| name == kv.name());
     [CacheType::Bf16, CacheType::Q8_0].into_iter().find(is).unwrap_or(CacheType::F32)
 }
 

@@ -5,7 +5,6 @@ use super::setup::{self, value_name};
 use super::{Result, failure, output};
 use llamac::artifact::cache_type;
 use llamac::report::Report;
-use llamac_formats::artifact::Asked;
 use llamac_formats::program as formats;
 use llamac_runtime::{OpenOptions, Program};
 use std::fmt::Write;
@@ -60,18 +59,16 @@ pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], opening: &
             return decided("--fusion", name, manifest.fusion.clone());
         }
     }
-    let asked = |of: fn(&Asked) -> &String| manifest.asked.as_ref().map(of);
     let (act, kv) = (compile.act.as_ref().map(value_name), compile.kv.as_ref().map(value_name));
     let kv_became = cache_type(manifest).to_string();
     for (option, given, asked, became) in
-        [("--act", act, asked(|a| &a.act), &manifest.act), ("--kv", kv, asked(|a| &a.kv), &kv_became)]
+        [("--act", act, &manifest.asked.act, &manifest.act), ("--kv", kv, &manifest.asked.kv, &kv_became)]
     {
         let Some(given) = given else { continue };
-        // Where it is not written down what was asked for, `auto` may have been, whatever came of it.
-        let was_asked = asked.map_or(given == "auto", |asked| *asked == given);
-        if !was_asked && given != *became {
-            let has = asked.filter(|asked| *asked != became).map(|asked| format!("{asked} ({became})"));
-            return decided(option, given, has.unwrap_or_else(|| became.clone()));
+        // Not every graph can have what was asked for; either is what it was compiled with.
+        if given != *asked && given != *became {
+            let has = if asked == became { became.clone() } else { format!("{asked} ({became})") };
+            return decided(option, given, has);
         }
     }
     if let Some(quant) = compile.quant {

@@ -18,9 +18,8 @@ pub struct Manifest {
     pub act: String,
     /// What the key-value cache holds.
     pub kv: String,
-    /// What both were asked to be; absent in the first artifacts of this format.
-    #[serde(default)]
-    pub asked: Option<Asked>,
+    /// What both were asked to be.
+    pub asked: Asked,
     /// The fusion setting.
     pub fusion: String,
     /// Passes that were left out.

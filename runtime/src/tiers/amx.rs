@@ -290,10 +290,14 @@ pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Prefetch
 macro_rules! prefetch {
     ($from:literal, $which:literal) => {
         concat!(
-            "mov {c}, [{call} + {ahead_lines} + ", $which, "]\n",
+            "mov {c}, [{call} + {ahead_lines} + ",
+            $which,
+            "]\n",
             "shl {c}, 6\n",
             "5:\n",
-            "prefetcht1 [{", $from, "} + {c} - 64]\n",
+            "prefetcht1 [{",
+            $from,
+            "} + {c} - 64]\n",
             "sub {c}, 64\n",
             "jnz 5b",
         )
