@@ -218,9 +218,9 @@ pub(crate) struct Prefetch {
 }
 
 impl Prefetch {
-    /// Lines of a step, at least 1: as many as its bytes are, so that hardly any is asked for twice.
+    /// Lines of a step: half of its bytes, because the machine's own prefetcher goes on from there; and few, or the loads wait behind them.
     fn lines(&self) -> usize {
-        ((self.step + LINE / 2) / LINE).clamp(1, 4)
+        self.step.div_ceil(2 * LINE).clamp(2, 4)
     }
 }
 
