@@ -5,6 +5,7 @@ mod data;
 mod error;
 mod generator;
 mod perplexity;
+mod prefill;
 mod rows;
 
 pub use batch::{Batch, Chosen};
