@@ -48,7 +48,7 @@ const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
 /// block format costs as much as some rows of bytes.
 const ROWS_OF_BF16: usize = 8;
 const ROWS_OF_BLOCKS: usize = 36;
-const ROWS_OF_Q8_0: usize = 51;
+const ROWS_OF_Q8_0: usize = 46;
 
 /// Whether a GEMM runs on tiles: bf16 by bf16, which is exact, or bytes by a block format, whose rounding to bf16 is small beside
 /// that of the activations. Rounding block weights for bf16 activations would double their error.
