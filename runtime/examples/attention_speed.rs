@@ -127,6 +127,7 @@ impl Measured {
                     tokens,
                     positions: positions.as_ptr(),
                     segments: &[Segment { slot: 0, row_begin: 0, row_end: rows }],
+                    rows_like: 0,
                     kv_heads: KV_HEADS,
                     group: GROUP,
                     head_dim: HEAD_DIM,

@@ -82,6 +82,7 @@ fn measure(pool: &Pool, tier: Tier, [act, dtype]: [DType; 2], m: usize, k: usize
                     act,
                     a: View::new(a.get(), [k, 1]),
                     m,
+                    rows_like: m,
                     k,
                     segments: &segments,
                     output: Output::Rows { out: out.get(), stride: n },

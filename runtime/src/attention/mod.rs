@@ -2,7 +2,8 @@
 //!
 //! A line is one query head of one row, so grouped heads share the keys and values that they load. A task is a segment, a
 //! key-value head and a tile of lines; where a segment is a single row, as in decoding, its tokens are split at fixed
-//! counts and the parts merged in order, whatever else the step holds. Nothing depends on the number of threads.
+//! counts and the parts merged in order, whatever else the step holds. Nothing depends on the number of threads, and which
+//! kernel a segment has can be made independent of how many rows it has ([`AttentionArgs::rows_like`]).
 
 pub(crate) mod elements;
 mod kernel;
@@ -35,8 +36,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn is_single(&self) -> bool {
-        self.row_end - self.row_begin == 1
+    fn rows(&self) -> usize {
+        self.row_end - self.row_begin
     }
 }
 
@@ -63,6 +64,9 @@ pub struct AttentionArgs<'a> {
     pub positions: *const i32,
     /// The rows, grouped by slot.
     pub segments: &'a [Segment],
+    /// As how many rows each segment is attended with where it has fewer: one row, some and many have kernels of their own,
+    /// which round otherwise. 0 leaves every segment its own.
+    pub rows_like: usize,
     /// Key-value heads.
     pub kv_heads: usize,
     /// Query heads per key-value head.
@@ -122,12 +126,22 @@ struct Scratch {
 }
 
 impl AttentionArgs<'_> {
+    /// As how many rows a segment is attended with.
+    fn rows_like(&self, segment: &Segment) -> usize {
+        segment.rows().max(self.rows_like)
+    }
+
+    /// Whether a segment is attended with as a single row.
+    fn is_single(&self, segment: &Segment) -> bool {
+        self.rows_like(segment) == 1
+    }
+
     /// Whether a segment's products are made in tile registers.
     fn on_tiles(&self, segment: &Segment) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
-            let lines = (segment.row_end - segment.row_begin) * self.group;
-            self.tier == Tier::Amx && self.act == DType::BF16 && !segment.is_single() && lines >= tiles::LEAST_LINES
+            let lines = self.rows_like(segment) * self.group;
+            self.tier == Tier::Amx && self.act == DType::BF16 && !self.is_single(segment) && lines >= tiles::LEAST_LINES
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
@@ -142,12 +156,12 @@ impl AttentionArgs<'_> {
         if self.on_tiles(segment) {
             return tiles::LINES;
         }
-        if segment.is_single() { single::LINES } else { VECTORS * self.tier.lanes() }
+        if self.is_single(segment) { single::LINES } else { VECTORS * self.tier.lanes() }
     }
 
     /// Tiles of one head of a segment.
     fn tiles(&self, segment: &Segment) -> usize {
-        ((segment.row_end - segment.row_begin) * self.group).div_ceil(self.tile_lines(segment))
+        (segment.rows() * self.group).div_ceil(self.tile_lines(segment))
     }
 
     /// Parts of the tokens of a segment.
@@ -155,7 +169,7 @@ impl AttentionArgs<'_> {
     /// # Safety
     /// The positions must be valid.
     unsafe fn parts(&self, segment: &Segment) -> usize {
-        if !segment.is_single() {
+        if !self.is_single(segment) {
             return 1;
         }
         // SAFETY: the caller vouches for the positions.
@@ -197,7 +211,7 @@ impl AttentionArgs<'_> {
             if task < tasks {
                 let (part, task) = if merging { (0, task) } else { (task % parts, task / parts) };
                 let begin = task % tiles * self.tile_lines(segment);
-                let all = (segment.row_end - segment.row_begin) * self.group;
+                let all = segment.rows() * self.group;
                 let end = all.min(begin + self.tile_lines(segment));
                 return Lines { segment: *segment, head: task / tiles, begin, end, part, parts, partials };
             }
@@ -409,7 +423,7 @@ pub unsafe fn attention(worker: &Worker, args: &AttentionArgs, scratch: &mut [f3
             if args.on_tiles(&lines.segment) {
                 return args.attend_on_tiles(&lines, scratch.q, tiles.get_or_insert_with(|| amx::Tiles::new()));
             }
-            if !lines.segment.is_single() {
+            if !args.is_single(&lines.segment) {
                 args.attend_tile(&lines, &scratch);
             } else if lines.parts > 1 {
                 args.attend_single(&lines, &scratch, args.partial(&lines, lines.part));

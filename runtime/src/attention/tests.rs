@@ -26,6 +26,7 @@ struct Problem {
     dtype: DType,
     act: DType,
     segments: Vec<Segment>,
+    rows_like: usize,
     positions: Vec<i32>,
     q: Vec<f32>,
     keys: Vec<f32>,
@@ -84,7 +85,18 @@ impl Problem {
         let q = numbers.reals(positions.len() * shape.kv_heads * shape.group * shape.head_dim);
         // Scores of several units, so that the maximum matters.
         let scale = 6.0 / (shape.head_dim as f32).sqrt();
-        Problem { shape, dtype: DType::F32, act: DType::F32, segments, positions, q, keys, values: cache, scale }
+        Problem {
+            shape,
+            dtype: DType::F32,
+            act: DType::F32,
+            segments,
+            rows_like: 0,
+            positions,
+            q,
+            keys,
+            values: cache,
+            scale,
+        }
     }
 
     fn reference(&self) -> Vec<f64> {
@@ -133,6 +145,7 @@ impl Problem {
                 tokens,
                 positions: self.positions.as_ptr(),
                 segments: &self.segments,
+                rows_like: self.rows_like,
                 kv_heads,
                 group,
                 head_dim,
@@ -256,7 +269,7 @@ fn a_single_row_does_not_depend_on_the_step_that_it_is_in() {
     for problem in Problem::of_all_types(shape, 4, rows, &mut numbers) {
         for tier in available() {
             let together = problem.run(tier, 2);
-            for segment in problem.segments.iter().filter(|s| s.is_single()) {
+            for segment in problem.segments.iter().filter(|s| s.rows() == 1) {
                 let width = problem.q.len() / problem.positions.len();
                 let row = segment.row_begin;
                 let alone = Problem {
@@ -312,7 +325,7 @@ fn products_of_bf16_on_tiles() {
                 let width = problem.q.len() / problem.positions.len();
                 for segment in &problem.segments {
                     let of = segment.row_begin * width..segment.row_end * width;
-                    let tiles = (segment.row_end - segment.row_begin) * group >= 32 && !segment.is_single();
+                    let tiles = segment.rows() * group >= 32 && segment.rows() > 1;
                     let tolerance = if tiles { 4e-3 } else { 6e-2 };
                     assert_close(&got[of.clone()], &want[of], 1.0, tolerance, &problem.at(Tier::Amx));
                 }
