@@ -60,7 +60,7 @@ pub struct AttentionArgs<'a> {
     pub dtype: DType,
     /// What may be rounded to before it is multiplied: f32 (nothing is) or bf16, of which machines with tiles make use.
     pub act: DType,
-    /// Tokens that a slot of the cache has room for; below 2²⁴.
+    /// Tokens that a slot of the cache has room for; fewer than [`MOST_TOKENS`].
     pub tokens: usize,
     /// `i32[rows]`: each row sees the tokens `0..=position`; all are below `tokens`.
     pub positions: *const i32,
@@ -80,6 +80,9 @@ pub struct AttentionArgs<'a> {
     /// Scratch of [`shared_scratch`] f32 elements, shared by the workers.
     pub partials: *mut f32,
 }
+
+/// A slot of the cache has room for fewer tokens: positions are compared as f32, which has whole numbers up to here.
+pub const MOST_TOKENS: usize = 1 << 24;
 
 /// Tokens of a part, where the tokens of a single row are split.
 const PART: usize = 512;
