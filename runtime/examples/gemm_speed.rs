@@ -10,7 +10,7 @@
 use llamac_formats::{DType, PanelLayout};
 use llamac_runtime::gemm::{GemmArgs, Output, Segment, gemm, thread_scratch};
 use llamac_runtime::limits::read_bandwidth;
-use llamac_runtime::machine::{ask_for_huge_pages, processor};
+use llamac_runtime::machine::processor;
 use llamac_runtime::strided::View;
 use llamac_runtime::{Pool, Region, Tier};
 use std::time::Instant;
@@ -53,10 +53,10 @@ fn main() -> std::io::Result<()> {
 fn measure(pool: &Pool, tier: Tier, [act, dtype]: [DType; 2], m: usize, k: usize, n: usize) -> (f64, usize) {
     let bytes = PanelLayout { dtype, k }.matrix_bytes(n);
     let matrices = WEIGHTS.div_ceil(bytes);
-    let mut weights: Vec<u64> = Vec::with_capacity(matrices * bytes / 8);
-    ask_for_huge_pages(weights.as_ptr().cast(), matrices * bytes);
+    let mut weights = Region::new(matrices * bytes, "the weights").expect("memory for the weights");
     // Small normal numbers in every format.
-    weights.resize(matrices * bytes / 8, 0x3c11_3c22_3c33_3c44);
+    let small = 0x3c11_3c22_3c33_3c44u64.to_ne_bytes();
+    weights.as_mut_slice().chunks_exact_mut(small.len()).for_each(|word| word.copy_from_slice(&small));
     let room = |elements: usize| Region::new(4 * elements, "a matrix").expect("memory for a matrix");
     // Room for f32; as bf16 or q8 whatever the bits are: small numbers, too.
     let a_elements = m * k.next_multiple_of(32) * 5 / 4;
@@ -73,10 +73,10 @@ fn measure(pool: &Pool, tier: Tier, [act, dtype]: [DType; 2], m: usize, k: usize
     let scratches: Vec<_> = (0..pool.threads()).map(|_| std::sync::Mutex::new(vec![0.0f32; scratch])).collect();
     for _ in 0..rounds {
         for matrix in 0..if m > 64 { matrices.min(5) } else { matrices } {
-            let panels = &weights[matrix * bytes / 8..];
+            let panels = &weights.as_slice()[matrix * bytes..];
             let start = Instant::now();
             pool.run(&|worker| {
-                let segments = [Segment { panels: panels.as_ptr().cast(), dtype, first: 0, step: 1, n }];
+                let segments = [Segment { panels: panels.as_ptr(), dtype, first: 0, step: 1, n }];
                 let args = GemmArgs {
                     tier,
                     act,
