@@ -208,7 +208,7 @@ pub(crate) struct Product {
     pub(crate) fresh: bool,
 }
 
-/// Bytes that a product asks for in advance: two cache lines a step. They need not exist.
+/// Bytes that a product asks for in advance, some cache lines a step. They need not exist.
 #[derive(Clone, Copy)]
 pub(crate) struct Prefetch {
     /// The first.
@@ -216,6 +216,16 @@ pub(crate) struct Prefetch {
     /// Bytes from step to step.
     pub(crate) step: usize,
 }
+
+impl Prefetch {
+    /// Lines of a step, at least 1: as many as its bytes are, so that hardly any is asked for twice.
+    fn lines(&self) -> usize {
+        ((self.step + LINE / 2) / LINE).clamp(1, 4)
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// What the assembly reads, by offset.
 #[repr(C)]
@@ -231,6 +241,7 @@ struct Call {
     fresh: usize,
     ahead: [*const u8; 2],
     ahead_step: [usize; 2],
+    ahead_lines: [usize; 2],
 }
 
 /// `sums += a · b`, products and sums in f32, pair by pair of inputs.
@@ -246,7 +257,7 @@ pub(crate) unsafe fn multiply(tiles: &Tiles, p: &Product) {
 }
 
 /// The same; `ahead` is fetched into the second-level cache meanwhile: all of it by products of two row tiles and two panels, the
-/// second by those of one row tile and two panels, none by those of one panel.
+/// second by all others.
 ///
 /// # Safety
 /// As [`multiply`].
@@ -262,6 +273,7 @@ pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Prefetch
         fresh: p.fresh.into(),
         ahead: ahead.map(|a| a.from),
         ahead_step: ahead.map(|a| a.step),
+        ahead_lines: ahead.map(|a| a.lines()),
     };
     // SAFETY: the caller vouches for the machine, the tiles and the operands.
     unsafe {
@@ -274,10 +286,24 @@ pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Prefetch
     }
 }
 
+/// Asks for the lines of a step, from the last to the first.
+macro_rules! prefetch {
+    ($from:literal, $which:literal) => {
+        concat!(
+            "mov {c}, [{call} + {ahead_lines} + ", $which, "]\n",
+            "shl {c}, 6\n",
+            "5:\n",
+            "prefetcht1 [{", $from, "} + {c} - 64]\n",
+            "sub {c}, 64\n",
+            "jnz 5b",
+        )
+    };
+}
+
 /// One product: sums of some row tiles × panels, zeroed or loaded, a loop over the steps, sums stored. The sums live in
 /// tile registers from the first instruction to the last, so it is one piece of assembly.
 macro_rules! product {
-    ($name:ident, sums: [$(($tmm:literal, $sum:literal)),*], loop: [$($body:literal),* $(,)?]) => {
+    ($name:ident, sums: [$(($tmm:literal, $sum:literal)),*], loop: [$($body:expr),* $(,)?]) => {
         /// # Safety
         /// As [`multiply`].
         unsafe fn $name(call: &Call) {
@@ -316,11 +342,12 @@ macro_rules! product {
                     concat!("tilestored [{a0} + {s}], ", $tmm),)*
                     call = in(reg) call,
                     a0 = out(reg) _, a1 = out(reg) _, b0 = out(reg) _, b1 = out(reg) _, n = out(reg) _, s = out(reg) _,
-                    p0 = out(reg) _, p1 = out(reg) _,
+                    p0 = out(reg) _, p1 = out(reg) _, c = out(reg) _,
                     a = const offset_of!(Call, a), b = const offset_of!(Call, b), steps = const offset_of!(Call, steps),
                     a_step = const offset_of!(Call, a_step), sums = const offset_of!(Call, sums),
                     stride = const offset_of!(Call, stride), fresh = const offset_of!(Call, fresh),
                     ahead = const offset_of!(Call, ahead), ahead_step = const offset_of!(Call, ahead_step),
+                    ahead_lines = const offset_of!(Call, ahead_lines),
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack)
@@ -335,10 +362,8 @@ product!(two_by_two, sums: [("tmm0", "0"), ("tmm1", "8"), ("tmm2", "16"), ("tmm3
     "tileloadd tmm6, [{b0} + {s}]",
     "tileloadd tmm7, [{b1} + {s}]",
     "tileloadd tmm5, [{a1} + {s}]",
-    "prefetcht1 [{p0}]",
-    "prefetcht1 [{p0} + 64]",
-    "prefetcht1 [{p1}]",
-    "prefetcht1 [{p1} + 64]",
+    prefetch!("p0", "0"),
+    prefetch!("p1", "8"),
     "tdpbf16ps tmm0, tmm4, tmm6",
     "tdpbf16ps tmm1, tmm4, tmm7",
     "tdpbf16ps tmm2, tmm5, tmm6",
@@ -348,6 +373,7 @@ product!(two_by_one, sums: [("tmm0", "0"), ("tmm2", "16")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
     "tileloadd tmm6, [{b0} + {s}]",
     "tileloadd tmm5, [{a1} + {s}]",
+    prefetch!("p1", "8"),
     "tdpbf16ps tmm0, tmm4, tmm6",
     "tdpbf16ps tmm2, tmm5, tmm6",
 ]);
@@ -355,13 +381,13 @@ product!(one_by_two, sums: [("tmm0", "0"), ("tmm1", "8")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
     "tileloadd tmm6, [{b0} + {s}]",
     "tileloadd tmm7, [{b1} + {s}]",
-    "prefetcht1 [{p1}]",
-    "prefetcht1 [{p1} + 64]",
+    prefetch!("p1", "8"),
     "tdpbf16ps tmm0, tmm4, tmm6",
     "tdpbf16ps tmm1, tmm4, tmm7",
 ]);
 product!(one_by_one, sums: [("tmm0", "0")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
     "tileloadd tmm6, [{b0} + {s}]",
+    prefetch!("p1", "8"),
     "tdpbf16ps tmm0, tmm4, tmm6",
 ]);
