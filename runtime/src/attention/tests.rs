@@ -347,12 +347,12 @@ impl Problem {
         part.q = self.q[begin * width..end * width].to_vec();
         part.rows_like = self.positions.len();
         let seen = self.positions[end - 1] as usize + 1;
-        part.from_token(seen, |_| f32::NAN);
+        part.change_after(seen, |_| f32::NAN);
         part
     }
 
-    /// Changes keys and values from a token on.
-    fn from_token(&mut self, first: usize, change: impl Fn(f32) -> f32) {
+    /// Changes keys and values from token `first` on.
+    fn change_after(&mut self, first: usize, change: impl Fn(f32) -> f32) {
         let Shape { head_dim, tokens, .. } = self.shape;
         for cache in [&mut self.keys, &mut self.values] {
             for head in cache.chunks_exact_mut(tokens * head_dim) {
@@ -383,7 +383,7 @@ fn a_row_knows_nothing_of_later_rows() {
                     let at = format!("{} act {act}, {rows} rows", whole.at(tier));
                     let want_of = |begin: usize, end: usize| bits(&want[begin * width..end * width]);
                     let mut huge = whole.clone();
-                    huge.from_token(positions[rows - 1] as usize + 1, |x| x * 1e37);
+                    huge.change_after(positions[rows - 1] as usize + 1, |x| x * 1e37);
                     huge.q[rows * width..].iter_mut().for_each(|q| *q *= -1e3);
                     assert_eq!(bits(&huge.run(tier, 2)[..rows * width]), want_of(0, rows), "{at}: others after them");
                     assert_eq!(bits(&whole.part(0, rows).run(tier, 2)), want_of(0, rows), "{at}: none after them");
