@@ -6,11 +6,12 @@ use crate::report::Report;
 use llamac_codegen::artifact::{Contents, WriteError, Written};
 use llamac_codegen::{CodegenError, Target};
 use llamac_formats::DType;
-use llamac_formats::artifact::{Manifest, Memory, TokenizerInfo};
+use llamac_formats::artifact::{Asked, Manifest, Memory, TokenizerInfo};
 use llamac_formats::program::{PortInfo, Program};
 use llamac_ir::Graph;
 use llamac_passes::plan::Plan;
 use llamac_passes::{Activations, CacheType, FusionSet, Options};
+use llamac_runtime::program::state_bytes;
 use llamac_runtime::text::to_vocabulary;
 use std::collections::BTreeMap;
 use std::io;
@@ -90,6 +91,7 @@ pub fn manifest(model: &Model, compiled: &Compiled, options: &Options, target: T
         bounds: program.bounds,
         act: program.act.clone(),
         kv: program.kv.clone(),
+        asked: Asked { act: options.act.to_string(), kv: options.kv.to_string() },
         fusion: program.fusion.clone(),
         disabled: options.disabled().map(str::to_owned).collect(),
         eos: model.eos().to_vec(),
@@ -109,7 +111,7 @@ fn memory(program: &Program, weights: usize, tokenizer: usize) -> Memory {
     let port = |p: &PortInfo| bytes(p.dtype, &p.dims.iter().map(|d| d.value(&sizes)).collect::<Vec<_>>());
     Memory {
         weights,
-        states: program.states.iter().map(|s| bytes(s.dtype, &s.dims)).sum(),
+        states: state_bytes(program),
         arena: program.entries.iter().map(|e| e.arena_bytes).max().unwrap_or(0),
         ports: program.inputs.iter().chain(&program.outputs).map(port).sum(),
         process: Memory::of_process(tokenizer),
@@ -197,6 +199,12 @@ pub struct Reopened {
     pub report: Option<Report>,
 }
 
+/// What `--kv` became: the narrowest of the types that the caches have.
+pub fn cache_type(manifest: &Manifest) -> CacheType {
+    let is = |kv: &CacheType| manifest.kv.split('+').any(|name| name == kv.name());
+    [CacheType::Bf16, CacheType::Q8_0].into_iter().find(is).unwrap_or(CacheType::F32)
+}
+
 /// Reads what an artifact holds for the compiler, and plans its graph again.
 ///
 /// # Errors
@@ -221,8 +229,7 @@ pub fn reopen(artifact: &llamac_runtime::Program) -> Result<Reopened, ArtifactEr
         .into_iter()
         .find(|&(_, d)| is(&manifest.act, d));
     options.act = narrow.map_or(Activations::F32, |(act, _)| act);
-    let narrow = [CacheType::Bf16, CacheType::Q8_0].into_iter().find(|kv| is(&manifest.kv, kv.dtype()));
-    options.kv = narrow.unwrap_or(CacheType::F32);
+    options.kv = cache_type(manifest);
     let plan = crate::compile::plan(&graph, &options)?;
     let planned = plan.entries.iter().map(|e| (&e.name, e.steps.len(), e.arena_bytes));
     let stored = artifact.executable().program().entries.iter().map(|e| (&e.name, e.steps.len(), e.arena_bytes));

@@ -145,12 +145,11 @@ impl Model {
 
     fn open_directory(path: &Path, sizes: &Sizes) -> Result<Model, OpenError> {
         let directory = ModelDir::open(path)?;
-        let bounds = bounds(directory.config().context, sizes)?;
+        // Wrong sizes are told before the weights are looked at.
+        bounds(directory.config().context, sizes)?;
         let checkpoint = directory.weights()?;
         let warnings = unused(path, &fit(directory.config(), &checkpoint)?.unused);
-        let dtype = |name: &str| checkpoint.tensor(name).map(|t| t.dtype);
-        let graph = llamac_models::import(directory.config(), &directory.name(), bounds, &dtype)
-            .map_err(|error| OpenError::Import { path: path.into(), error })?;
+        let graph = import(path, &directory, &checkpoint, sizes)?;
         Ok(Model {
             name: directory.name(),
             path: path.into(),
@@ -232,6 +231,23 @@ impl Model {
             }
         }
         Ok(model)
+    }
+
+    /// Gives the graph other sizes: it is made anew, as it was opened. A graph in text form has its own, and keeps them.
+    ///
+    /// # Errors
+    /// Sizes that the model does not have, and weights that are there no more.
+    pub fn resize(&mut self, sizes: &Sizes) -> Result<(), OpenError> {
+        if self.is_text() {
+            return Ok(());
+        }
+        if let Some(directory) = &self.directory {
+            self.graph = import(&self.path, directory, &directory.weights()?, sizes)?;
+        } else if let Some(gguf) = &self.gguf {
+            let graph = gguf.import(bounds(gguf.config().context, sizes)?);
+            self.graph = graph.map_err(|error| OpenError::Import { path: self.path.clone(), error })?;
+        }
+        Ok(())
     }
 
     /// Gives the matrices the types that `quant` chooses, as they are packed; what is kept is told.
@@ -351,6 +367,14 @@ fn located(path: &Path, error: &ParseError) -> String {
     format!("{}:{}:{}: {}\n{excerpt}", path.display(), error.line, error.column, error.message)
 }
 
+/// The graph of a directory with these sizes.
+fn import(path: &Path, directory: &ModelDir, checkpoint: &Checkpoint, sizes: &Sizes) -> Result<Graph, OpenError> {
+    let bounds = bounds(directory.config().context, sizes)?;
+    let dtype = |name: &str| checkpoint.tensor(name).map(|t| t.dtype);
+    llamac_models::import(directory.config(), &directory.name(), bounds, &dtype)
+        .map_err(|error| OpenError::Import { path: path.into(), error })
+}
+
 /// Bounds for a model of that context.
 fn bounds(model_context: usize, sizes: &Sizes) -> Result<Bounds, OpenError> {
     let at_least_one = |option, size: Option<usize>| match size {
@@ -369,8 +393,7 @@ fn bounds(model_context: usize, sizes: &Sizes) -> Result<Bounds, OpenError> {
         Some(found) if found > most => Err(OpenError::Size { option, found, expected: format!("at most {most}") }),
         other => Ok(other),
     };
-    const MOST_SLOTS: usize = 1 << 16;
-    let slots = most("--slots", at_least_one("--slots", sizes.slots)?, MOST_SLOTS)?.unwrap_or(1);
+    let slots = most("--slots", at_least_one("--slots", sizes.slots)?, Bounds::MOST_SLOTS)?.unwrap_or(1);
     // A step may hold a row of every slot.
     let chunk = most("--chunk", at_least_one("--chunk", sizes.chunk)?, MOST_ROWS)?;
     let rows = chunk.unwrap_or(DEFAULT_CHUNK).min(tokens * slots);

@@ -45,6 +45,23 @@ fn refusal(dir: &Path, bytes: &[u8], options: &OpenOptions) -> String {
     error
 }
 
+#[test]
+fn weights_are_read_alike_by_any_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b.llamac");
+    let b = bard();
+    llamac(["compile", b.to_str().unwrap(), "-o", file.to_str().unwrap(), "-c", "64"]).ok();
+    let mapped = Program::open(&file).unwrap();
+    let mapped = mapped.executable().weights();
+    assert!(mapped.is_file() && mapped.len() > 4 << 20, "several threads have something to read");
+    for read_threads in [0, 1, 2, 7] {
+        let options = OpenOptions { map_weights: false, read_threads, ..OpenOptions::default() };
+        let read = Program::open_with(&file, &options).unwrap();
+        assert!(!read.executable().weights().is_file());
+        assert!(read.executable().weights().as_slice() == mapped.as_slice(), "{read_threads} threads");
+    }
+}
+
 fn verifying() -> OpenOptions {
     OpenOptions { verify_weights: true, ..OpenOptions::default() }
 }

@@ -133,6 +133,68 @@ fn what_was_asked_for_by_name_is_not_ignored() {
 }
 
 #[test]
+fn the_cache_and_the_activations_are_those_that_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (narrow, plain) = (dir.path().join("narrow.llamac"), dir.path().join("plain.llamac"));
+    let b = bard();
+    let compile = |file: &Path, options: &[&str]| {
+        llamac(["compile", text(&b), "-o", text(file), "-c", "64"].iter().chain(options))
+    };
+    let of = |what: &str| format!("dots keep f32, not q8: {what}");
+    let no_blocks = of("not all of their weights are in block formats");
+    let warned = |run: &support::Run| run.stderr.lines().filter(|l| l.starts_with("warning: --act q8: ")).count();
+    // bf16 weights take no q8: it is told at once, and the artifact remembers what was asked for.
+    let made = compile(&narrow, &["--kv", "q8_0", "--act", "q8"]);
+    assert!(warned(&made) == 1 && made.stderr.contains(&no_blocks), "{}", made.stderr);
+    assert!(made.stderr.contains("act f32, kv q8_0"), "{}", made.stderr);
+    compile(&plain, &[]).ok();
+    let text_file = dir.path().join("text");
+    fs::write(&text_file, "ROMEO: But, soft! what light through yonder window breaks?").unwrap();
+    let commands: [&[&str]; 8] = [
+        &["run", "--ids", "1", "-n", "1"],
+        &["bench", "-p", "4", "-n", "0", "-r", "1"],
+        &["profile", "-p", "4", "-n", "0", "-r", "1"],
+        &["perplexity", "-f", text(&text_file), "--window", "8"],
+        &["logits", "--ids", "1"],
+        &["explain"],
+        &["verify"],
+        &["ir"],
+    ];
+    for command in commands {
+        let on = |file: &Path, options: &[&str]| {
+            let args = [command[0], text(file)];
+            llamac(args.iter().chain(&command[1..]).chain(options))
+        };
+        on(&narrow, &["--kv", "f32"]).refuses(&["--kv: found f32", "compiled with q8_0", "--kv f32 -o"]);
+        on(&plain, &["--kv", "bf16"]).refuses(&["--kv: found bf16", "compiled with f32"]);
+        on(&plain, &["--act", "q8"]).refuses(&["--act: found q8", "compiled with auto (bf16)"]);
+        on(&narrow, &["--act", "bf16"]).refuses(&["--act: found bf16", "compiled with q8 (f32)"]);
+    }
+    // What was asked for may be asked for again; that it could not be is told again, where it is asked for.
+    let run = |file: &Path, options: &[&str]| {
+        llamac(["run", text(file), "--ids", "1", "-n", "1", "-t", "1"].iter().chain(options))
+    };
+    let again = run(&narrow, &["--kv", "q8_0", "--act", "q8"]);
+    assert!(warned(&again) == 1 && again.stderr.contains(&no_blocks), "{}", again.stderr);
+    assert!(again.stderr.contains("kv q8_0"), "{}", again.stderr);
+    again.ok();
+    assert_eq!(warned(&run(&narrow, &["--act", "f32"])), 0);
+    for options in [&["--act", "auto", "--kv", "f32"][..], &["--act", "bf16"]] {
+        run(&plain, options).ok();
+    }
+    // A model compiled in memory says the same.
+    for command in [&["run", "--ids", "1", "-n", "1", "-c", "64"][..], &["explain"], &["verify", "-c", "64"]] {
+        let run = llamac([command[0], text(&b), "--act", "q8"].iter().chain(&command[1..]));
+        assert!(warned(&run) == 1 && run.stderr.contains(&no_blocks), "{}", run.stderr);
+        run.ok();
+    }
+    // Heads of 8 elements are no blocks of 32.
+    let tiny = llamac(["logits", text(&model("stories260K")), "--ids", "1", "--kv", "q8_0"]);
+    let needles = ["warning: --kv q8_0: ", "caches keep f32, not q8_0: heads of 8 elements"];
+    assert!(needles.iter().all(|n| tiny.stderr.contains(n)), "{}", tiny.stderr);
+}
+
+#[test]
 fn inspect_reads_artifacts_of_other_machines_and_versions() {
     let (dir, file) = artifact("stories260K", &["--disable", "schedule"]);
     let bytes = fs::read(&file).unwrap();

@@ -78,6 +78,34 @@ fn one_prompt_with_several_seeds() {
     assert!(same.stderr.contains("warning: --temp 0"), "{}", same.stderr);
 }
 
+/// Whole contexts of 3000 sequences would be 12 GB, which the command may not have here.
+#[test]
+fn without_a_context_each_sequence_has_room_for_its_text_alone() {
+    let b = bard();
+    let run = |options: &[&str]| {
+        llamac(["run", text(&b), "--ids", "1", "--ignore-eos", "--format", "jsonl"].iter().chain(options))
+    };
+    run(&["--batch", "3000", "-n", "1", "-c", "2048"]).refuses(&["bytes", "states", "slots"]);
+    let found = records(&run(&["--batch", "3000", "-n", "2"]).ok());
+    assert_eq!(found.len(), 3000);
+    assert!(found.iter().all(|r| r["finish_reason"] == "length"));
+    // The longest prompt and all tokens fit, whatever the others have, and the context is no larger than it was.
+    let dir = tempfile::tempdir().unwrap();
+    let file = prompts(&dir);
+    let run = |options: &[&str]| {
+        let args = ["run", text(&b), "--prompts", text(&file), "--ignore-eos", "--format", "jsonl", "--temp", "0"];
+        llamac(args.iter().chain(options))
+    };
+    let short = run(&["--batch", "6", "-n", "40"]);
+    assert!(!short.stderr.contains("warning"), "{}", short.stderr);
+    assert_eq!(short.ok(), run(&["--batch", "6", "-n", "40", "-c", "2048"]).ok());
+    let chars = "O ".repeat(2040);
+    std::fs::write(&file, format!("K\n{chars}")).unwrap();
+    let full = run(&["--batch", "2", "-n", "40"]);
+    assert!(full.stderr.contains("context of 2048 tokens is full"), "{}", full.stderr);
+    full.ok();
+}
+
 #[test]
 fn every_format_holds_the_same() {
     let dir = tempfile::tempdir().unwrap();
@@ -126,6 +154,15 @@ fn an_artifact_and_an_executable_do_the_same() {
     assert_eq!(llamac(["run", text(&artifact)].iter().chain(&options)).ok(), want);
     let of_exe = |options: &[&str]| finished(&Command::new(&exe).args(options).output().unwrap());
     assert_eq!(of_exe(&options).ok(), want);
+    // A file of six prompts needs no more places than six.
+    let wide = dir.path().join("wide.llamac");
+    llamac(["compile", text(&b), "-o", text(&wide), "--slots", "6", "-c", "64"]).ok();
+    let options = ["--prompts", text(&file), "--batch", "100", "-n", "8", "--seed", "5"];
+    let out = llamac(["run", text(&wide)].iter().chain(&options));
+    assert!(out.stderr.contains("6 sequences, 6 at once"), "{}", out.stderr);
+    assert_eq!(out.ok(), llamac(["run", text(&b)].iter().chain(&options)).ok());
+    let slots = ["--slots", "6", "--chunk", "6"];
+    llamac(["run", text(&b)].iter().chain(&options).chain(&slots)).ok();
     let needles = ["--batch", "found 4", "at most 3", "--slots 4"];
     llamac(["run", text(&artifact), "x", "--batch", "4"]).refuses(&needles);
     of_exe(&["x", "--batch", "4"]).refuses(&needles);
@@ -213,8 +250,13 @@ fn wrong_batches_and_files() {
     let at = |name: &str| dir.path().join(name);
     let b = bard();
     let run = |options: &[&str]| llamac(["run", text(&b)].iter().chain(options));
-    run(&["x", "--batch", "0"]).refuses(&["--batch", "found 0"]);
-    run(&["x", "--batch", "-1"]).refuses(&["--batch", "-1"]);
+    for (option, found) in [("--batch", "0"), ("--batch", "-3"), ("-b", "0"), ("-b", "-1"), ("-b", "8,-1")] {
+        let command = if option == "-b" { "bench" } else { "run" };
+        let run = llamac([command, text(&b), option, found]);
+        let found = found.trim_start_matches("8,");
+        assert_eq!(run.code, Some(2), "{option} {found}: {}", run.stderr);
+        run.refuses(&["--batch", &format!("found {found}, expected 1 to 65536 sequences")]);
+    }
     run(&["x", "--batch", "many"]).refuses(&["--batch", "many"]);
     run(&["x", "--batch", "65537"]).refuses(&["--batch", "65537", "65536"]);
     run(&["x", "--batch", "99999999999999999999"]).refuses(&["--batch", "99999999999999999999"]);
@@ -321,8 +363,6 @@ fn bench_takes_artifacts_and_gguf_and_refuses_what_they_cannot_hold() {
     let bench = |model: &Path, options: &[&str]| llamac(["bench", text(model)].iter().chain(options));
     bench(&file, &["-b", "5"]).refuses(&["context has 32"]);
     bench(&file, &["-b", "1,5", "-p", "0", "-n", "2"]).refuses(&["-b", "found 5", "at most 4", "--slots 5"]);
-    bench(&b, &["-b", "-1"]).refuses(&["-b", "-1"]);
-    bench(&b, &["-b", "0"]).refuses(&["-b", "found 0"]);
     bench(&b, &["-b", "8,none"]).refuses(&["none"]);
     bench(&b, &["-b", "8,65537"]).refuses(&["-b", "65537", "65536"]);
     bench(&b, &["-b", "8", "--slots", "7"]).refuses(&["--slots", "7", "8 sequences of -b"]);

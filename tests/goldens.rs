@@ -274,7 +274,7 @@ fn narrow_caches() {
             let build = Build::new(&model, &options);
             let program = &build.compiled.code.program;
             let whole = program.states.iter().all(|s| s.dims[3].is_multiple_of(kv.dtype().block().0));
-            assert_eq!(program.kv, if whole { kv.dtype().name() } else { "f32" }, "{name}");
+            assert_eq!(program.kv, if whole { kv.name() } else { "f32" }, "{name}");
             let mut generator = build.generator(&pool(2), Tier::detect());
             let at = format!("{name} --kv {kv}");
             for case in &golden.cases {

@@ -340,6 +340,41 @@ fn rows_of_one_slot_know_nothing_of_another() {
     }
 }
 
+#[test]
+fn a_prompt_that_may_be_stopped_is_the_prompt_and_asks_for_one_row_of_logits() {
+    let ids = [5u32, 100, 31, 7, 9, 2, 77, 8, 14, 3];
+    for (name, chunk) in [("tiny-llama31", 4), ("tiny-llama31", 64), ("stories260K", 1)] {
+        let model = open(name, &Sizes { context: Some(64), chunk: Some(chunk), ..Sizes::default() });
+        let build = Build::new(&model, &Options::default());
+        let mut generator = build.generator(&pool(1), Tier::detect());
+        generator.prefill(0, &ids[..2]).unwrap();
+        let want = bits(generator.prefill(0, &ids).unwrap());
+        generator.rewind(0, 2).unwrap();
+        let mut asked = 0;
+        let whole = generator.prefill_while(0, &ids, || {
+            asked += 1;
+            true
+        });
+        let found = whole.unwrap().map(bits);
+        assert_eq!((asked, found), (ids.len().div_ceil(chunk) - 1, Some(want)), "{name} by {chunk}");
+        if asked == 0 {
+            continue;
+        }
+        // Stopped after the first chunk, which had no head but where steps are of single rows.
+        generator.rewind(0, 2).unwrap();
+        assert_eq!(generator.prefill_while(0, &ids, || false), Ok(None));
+        assert_eq!(generator.len(0), Ok(2 + chunk));
+        assert_eq!(generator.logits().rows(), usize::from(chunk == 1));
+    }
+    let model = open("stories260K", &Sizes { context: Some(8), ..Sizes::default() });
+    let mut generator = Build::new(&model, &Options::default()).generator(&pool(1), Tier::detect());
+    for wrong in [&[][..], &ids, &[1 << 30]] {
+        let refusal = generator.prefill_while(0, wrong, || true).map(|_| ()).unwrap_err();
+        assert_eq!(Err(refusal), generator.prefill(0, wrong).map(|_| ()));
+        assert_eq!(generator.len(0), Ok(0), "nothing has run");
+    }
+}
+
 /// A sequence of a batch: tokens of its prompt, and how many come after it.
 type Length = (usize, usize);
 

@@ -54,3 +54,25 @@ fn predicted_memory_is_what_running_takes_within_a_quarter() {
         assert!((0.75..1.25).contains(&ratio), "{found} bytes taken, {predicted} predicted, slots {slots}: {memory:?}");
     }
 }
+
+/// Reserved and not touched: a little less than the machine has altogether is more than is available.
+#[test]
+fn more_than_is_available_is_told_before_anything_runs() {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024;
+    // A token of the bundled model takes 2048 bytes of cache.
+    let slots = (total / 1000 * 999 / (2048 * 2048)).clamp(1, 65536).to_string();
+    let run = |slots: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llamac"));
+        let run = command.args(["run", text(&bard()), "--ids", "1", "-n", "1", "-c", "2048", "--slots", slots]);
+        String::from_utf8_lossy(&run.output().unwrap().stderr).into_owned()
+    };
+    let warned =
+        |said: &str| said.lines().filter(|l| l.contains("MB are available")).map(str::to_owned).collect::<Vec<_>>();
+    let said = run(&slots);
+    let [line] = &warned(&said)[..] else { panic!("one line: {said}") };
+    assert!(line.starts_with("warning: weights (") && line.contains("states (") && line.contains("--kv"), "{line}");
+    let said = run("2");
+    assert!(warned(&said).is_empty(), "{said}");
+}

@@ -58,7 +58,7 @@ fn artifacts_give_the_bits_of_the_in_memory_compile() {
             options.kv = if fusion == FusionSet::All { CacheType::Q8_0 } else { CacheType::F32 };
             let build = Build::new(&model, &options);
             let manifest = llamac::artifact::manifest(&model, &build.compiled, &options, Target::Native);
-            let kv = if fusion == FusionSet::All { "q8" } else { "f32" };
+            let kv = if fusion == FusionSet::All { "q8_0" } else { "f32" };
             assert_eq!((&*manifest.act, &*manifest.kv), ("q8", kv), "{what}");
             llamac::artifact::write(&file, &model, &build.compiled, &manifest, None, 2, &mut |_, _| {}).unwrap();
             let verifying = OpenOptions { verify_weights: true, ..OpenOptions::default() };

@@ -73,6 +73,18 @@ fn artifacts_run_alike_mapped_and_read_pinned_and_not() {
     assert!(pinned.contains("1 threads, pinned, tier ") && !plain.contains("pinned"), "{pinned}");
 }
 
+#[test]
+fn one_sequence_and_several_say_how_they_run() {
+    let b = bard();
+    for several in [&[][..], &["--batch", "2"], &["--format", "jsonl"]] {
+        for (pin, how) in [(&["--pin"][..], "1 threads, pinned, tier "), (&[], "1 threads, tier ")] {
+            let args = ["run", text(&b), "ROMEO:", "-n", "2", "-t", "1"];
+            let run = llamac(args.iter().chain(several).chain(pin));
+            assert!(run.stderr.contains(how), "{several:?} {pin:?}: {}", run.stderr);
+        }
+    }
+}
+
 fn logits_of(artifact: &Path, options: &[&str]) -> String {
     llamac(["logits", text(artifact), "--ids", "5,100,31,7"].iter().chain(options)).ok()
 }
@@ -94,5 +106,15 @@ fn bench_says_what_it_ran_on() {
     assert!(stderr.contains("memory: weights ") && stderr.contains(" MB mapped from the file"), "{stderr}");
     let (record, stderr) = bench(&["--pin", "--no-mmap"]);
     assert_eq!((&record["pinned"], &record["memory"]["weights"]["mapped"]), (&Value::Bool(true), &Value::Bool(false)));
+    for (format, separator) in [("md", '|'), ("csv", ',')] {
+        for (options, pinned) in [(&["--pin"][..], "true"), (&[], "false")] {
+            let args = ["bench", text(&artifact), "-p", "4", "-n", "0", "-r", "1", "-t", "1", "--format", format];
+            let out = llamac(args.iter().chain(options)).ok();
+            let cells = |line: &str| line.split(separator).map(|c| c.trim().to_owned()).collect::<Vec<_>>();
+            let column = cells(out.lines().next().unwrap_or_default()).iter().position(|c| c == "pinned");
+            let row = out.lines().find(|l| l.contains("pp4")).map(cells).unwrap_or_default();
+            assert_eq!(row[column.expect("a column")], pinned, "{out}");
+        }
+    }
     assert!(!stderr.contains("mapped") && stderr.contains("states ") && stderr.contains("arena "), "{stderr}");
 }

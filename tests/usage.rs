@@ -105,6 +105,14 @@ fn options_of_the_others() {
     llamac(["bench", b, "-r", "0"]).refuses(&["-r", "0"]);
     llamac(["bench", b, "-p", "99999"]).refuses(&["99999", "2048"]);
     llamac(["bench", b, "-t", "0"]).refuses(&["-t", "0"]);
+    // Nothing runs there, so there is nothing to say about how.
+    for command in ["explain", "ir"] {
+        for option in [&["--tier", "amx"][..], &["--pin"], &["-t", "1"], &["--threads", "1"], &["--no-mmap"]] {
+            let run = llamac([command, b].iter().chain(option));
+            assert_eq!(run.code, Some(2), "{command} {option:?}: {}", run.stderr);
+            run.refuses(&["unexpected argument", option[0]]);
+        }
+    }
     llamac(["completions", "klingon"]).refuses(&["klingon", "bash"]);
 }
 

@@ -70,6 +70,14 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The most slots that a model may be given.
+    pub const MOST_SLOTS: usize = 1 << 16;
+
+    /// The most sequences that a step takes together: as many as there are slots, rows of a step and outputs of one.
+    pub fn sequences(&self) -> usize {
+        self.slots.min(self.rows).min(self.outputs)
+    }
+
     /// The bounds as sizes.
     pub const fn sizes(&self) -> Sizes {
         Sizes { rows: self.rows, outputs: self.outputs, tokens: self.tokens }

@@ -16,7 +16,7 @@ pub struct Program {
     pub bounds: Bounds,
     /// What the activations are at each dot: `f32`.
     pub act: String,
-    /// What the key-value cache holds: `f32`, `bf16`, `q8`, or several as `f32+q8`.
+    /// What the key-value cache holds: `f32`, `bf16`, `q8_0`, or several as `f32+q8_0`.
     pub kv: String,
     /// The fusion setting that made it: `none`, `rows`, `epilogue`, `attention`, `all`.
     pub fusion: String,

@@ -7,9 +7,13 @@
 use crate::fuse_attention::is_values_dot;
 use crate::fuse_attention::pattern::{self, Readers};
 use crate::manager::Context;
+use crate::options::CacheType;
 use crate::report::Report;
 use llamac_ir::{DType, Graph, Inst, Op, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// What the notes say of caches that `--kv` cannot make narrow.
+pub const KEPT: &str = "caches keep f32";
 
 /// Makes caches what `--kv` asks for.
 pub(crate) fn narrow_caches(graph: &mut Graph, cx: &Context, report: &mut Report) {
@@ -50,9 +54,9 @@ pub(crate) fn narrow_caches(graph: &mut Graph, cx: &Context, report: &mut Report
         *kept.entry("their partners cannot be narrow".to_owned()).or_default() += 1;
     }
     for (why, states) in kept {
-        report.note(format!("{states} caches keep f32, not {dtype}: {why}"));
+        report.note(format!("{states} {KEPT}, not {}: {why}", cx.options.kv));
     }
-    report.count(if dtype == DType::Q8 { "caches made q8" } else { "caches made bf16" }, narrow.len());
+    report.count(if dtype == DType::Q8 { "caches made q8_0" } else { "caches made bf16" }, narrow.len());
     let uses = graph.uses();
     for inst in graph.order().to_vec() {
         let operands = graph.operands(inst).to_vec();
@@ -91,13 +95,15 @@ pub(crate) fn round_attention(graph: &mut Graph, cx: &Context, report: &mut Repo
     }
 }
 
-/// What the states hold: `f32`, `q8`, or several as `f32+q8`. `f32` where there are none.
+/// What the states hold, as `--kv` calls it: `f32`, `q8_0`, or several as `f32+q8_0`. `f32` where there are none.
 pub fn in_use(graph: &Graph) -> String {
     let states = graph.order().iter().filter(|&&i| matches!(graph.op(i), Op::State { .. }));
     let found: BTreeSet<DType> = states.map(|&i| graph.ty(graph.result(i)).dtype).collect();
+    let name =
+        |&dtype: &DType| CacheType::ALL.iter().find(|kv| kv.dtype() == dtype).map_or(dtype.name(), |kv| kv.name());
     match found.is_empty() {
-        true => DType::F32.to_string(),
-        false => found.iter().map(DType::to_string).collect::<Vec<_>>().join("+"),
+        true => CacheType::F32.to_string(),
+        false => found.iter().map(name).collect::<Vec<_>>().join("+"),
     }
 }
 

@@ -14,6 +14,9 @@ use llamac_ir::{DType, Graph, Inst, Op, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
+/// What the notes say of dots whose activations cannot be what `--act` asks for.
+pub const KEPT: &str = "dots keep f32";
+
 /// Runs the pass.
 ///
 /// # Errors
@@ -57,7 +60,7 @@ pub fn precision(graph: &mut Graph, cx: &mut Context) -> Result<Report, PassErro
         graph.set_operands(dot, operands);
     }
     for ((wanted, why), dots) in kept {
-        report.note(format!("{dots} dots keep f32, not {wanted}: {why}"));
+        report.note(format!("{dots} {KEPT}, not {wanted}: {why}"));
     }
     if in_use(graph) != DType::F32.name() {
         cache::round_attention(graph, cx, &mut report);

@@ -6,8 +6,10 @@ use crate::prompts::{Given, encode};
 use crate::{Failure, Result, failure, output, say, threads, warn};
 use clap::Parser;
 use llamac_formats::artifact::{Header, Manifest};
+use llamac_runtime::machine::Scarcity;
 use llamac_runtime::memory::Shortage;
-use llamac_runtime::{OpenOptions, ProfileTable, Program, Region};
+use llamac_runtime::program::state_bytes;
+use llamac_runtime::{Generator, OpenOptions, ProfileTable, Program, Region};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
@@ -46,7 +48,7 @@ fn carried(cli: &Cli) -> Result<ExitCode> {
         failure("this runner carries no artifact: `llamac compile MODEL --emit exe -o FILE` puts one behind it")
     })?;
     let given = generate::check(&cli.generate)?;
-    let program = open(&path, cli.threads.no_mmap)?;
+    let program = open(&path, &threads::opening(cli.threads.no_mmap, cli.threads.threads)?)?;
     if cli.info {
         let all = describe(program.header(), program.manifest());
         output::print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()))?;
@@ -59,12 +61,12 @@ fn carried(cli: &Cli) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// Opens an artifact, its weights mapped or in memory of their own; says on stderr where huge pages were refused.
+/// Opens an artifact; says on stderr where huge pages were refused.
 ///
 /// # Errors
 /// Whatever is wrong with the file.
-pub fn open(path: &Path, no_mmap: bool) -> Result<Program> {
-    let program = Program::open_with(path, &OpenOptions { map_weights: !no_mmap, ..OpenOptions::default() })?;
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Program> {
+    let program = Program::open_with(path, options)?;
     warn_of_pages(program.executable().weights());
     Ok(program)
 }
@@ -74,6 +76,31 @@ pub fn warn_of_pages(weights: &Region) {
     if let Some(shortage) = Shortage::of("the weights", weights) {
         warn(shortage);
     }
+}
+
+/// Says on stderr where weights of so many bytes, still to be read, and the states of so many sessions are more than the
+/// memory that is available.
+pub fn warn_of_memory(program: &llamac_formats::program::Program, weights: usize, sessions: usize) {
+    if let Some(scarcity) = Scarcity::of(weights, state_bytes(program).saturating_mul(sessions)) {
+        warn(scarcity);
+    }
+}
+
+/// A session of an opened artifact, run as the options say.
+///
+/// # Errors
+/// Threads, a tier or memory that cannot be had; a program that is no language model.
+pub fn generator(program: &Program, options: &ThreadArgs) -> Result<Generator> {
+    let tier = generate::tier(options.tier.as_deref())?;
+    let pool = threads::pool(options.threads, options.pin)?;
+    warn_of_memory(program.executable().program(), unread(program), 1);
+    Ok(program.session_on(pool, tier)?)
+}
+
+/// Bytes of weights that are still to be read: none where they lie in memory of their own.
+pub fn unread(program: &Program) -> usize {
+    let weights = program.executable().weights();
+    if weights.is_file() { weights.len() } else { 0 }
 }
 
 /// Generates from an opened artifact; `start` is when its opening began.
@@ -89,12 +116,11 @@ pub fn run(
 ) -> Result<(ExitCode, Option<ProfileTable>)> {
     let tokenizer = program.tokenizer()?;
     let bounds = program.executable().program().bounds;
-    generate::check_batch(args, &bounds, program.path())?;
+    generate::check_batch("--batch", given.at_once(args.batch), &bounds, program.path())?;
     let text = |text: &str| encode(text, program.path(), tokenizer);
     let vocab = program.executable().program().vocab;
     let prompts = given.prompts(text, program.bos(), vocab, bounds.tokens)?;
-    let tier = generate::tier(options.tier.as_deref())?;
-    let mut generator = program.session_on(threads::pool(options.threads, options.pin)?, tier)?;
+    let mut generator = generator(program, options)?;
     let source = Source { tokenizer, eos: program.eos(), load: start.elapsed(), compile: None };
     generate(&mut generator, &prompts, args, &source)
 }

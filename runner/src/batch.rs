@@ -4,7 +4,7 @@ use crate::generate::{Source, count, rate, sampling};
 use crate::options::{GenerateArgs, RunFormat};
 use crate::output;
 use crate::prompts::Prompt;
-use crate::{Result, say, warn};
+use crate::{Result, say, threads, warn};
 use llamac_runtime::sample::Sampler;
 use llamac_runtime::text::TextStream;
 use llamac_runtime::{Batch, Generator};
@@ -173,7 +173,7 @@ pub(crate) fn generate(
     let most = count(args)?;
     let eos: &[u32] = if args.ignore_eos { &[] } else { source.eos };
     let vocab = generator.vocab();
-    let threads = report_head(generator);
+    let how = threads::described(generator.session());
     let context = generator.context();
     let places = args.batch.min(all);
     let mut batch = Batch::new(generator, places)?;
@@ -250,15 +250,8 @@ pub(crate) fn generate(
         let all = json!({ "sequences": printer.records, "timings": timings.json(source) });
         output::print(&format!("{}\n", serde_json::to_string_pretty(&all).unwrap_or_default()))?;
     }
-    timings.report(source, places, &threads, context);
+    timings.report(source, places, &how, context);
     Ok(())
-}
-
-/// What runs: threads, tier, types.
-fn report_head(generator: &Generator) -> String {
-    let (session, program) = (generator.session(), generator.session().program());
-    let (threads, tier) = (session.pool().threads(), session.tier().name());
-    format!("{threads} threads, tier {tier}, act {}, kv {}", program.act, program.kv)
 }
 
 impl Timings {
@@ -277,10 +270,10 @@ impl Timings {
         })
     }
 
-    fn report(&self, source: &Source<'_>, places: usize, head: &str, context: usize) {
+    fn report(&self, source: &Source<'_>, places: usize, how: &str, context: usize) {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         let compile = source.compile.map_or(String::new(), |c| format!("compile {:.1} ms, ", ms(c)));
-        say(format_args!("\nload {:.1} ms, {compile}{head}", ms(source.load)));
+        say(format_args!("\nload {:.1} ms, {compile}{how}", ms(source.load)));
         say(format_args!(
             "{} sequences, {places} at once: prompt {} tokens in {:.1} ms ({:.1} tokens/s), generation {} tokens in {:.1} ms \
              ({:.1} tokens/s in all, {:.1} each, {:.2} ms a step)",

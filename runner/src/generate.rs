@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// Exit status after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
-/// The most sequences that may be asked for: as many as a cache may have slots.
-const MOST_SEQUENCES: usize = 1 << 16;
 
 /// How the tokens are chosen.
 pub fn sampling(args: &GenerateArgs) -> SamplingParams {
@@ -33,33 +31,33 @@ pub fn check(args: &GenerateArgs) -> Result<Given> {
     count(args)?;
     // The real sampler needs the vocabulary.
     Sampler::new(sampling(args), 1)?;
-    if !(1..=MOST_SEQUENCES).contains(&args.batch) {
-        return Err(failure(format!("--batch: found {}, expected 1 to {MOST_SEQUENCES} sequences", args.batch)));
-    }
     prompts::given(args)
 }
 
-/// Refuses more sequences at once than a program runs, and says what would run them. `origin` is the program, as errors call
-/// it.
+/// Refuses more sequences at once than a program runs, and says what would run them. `option` is what asks for so many,
+/// `origin` the program, as errors call it.
 ///
 /// # Errors
 /// What was found and what is there.
-pub fn check_batch(args: &GenerateArgs, bounds: &Bounds, origin: &Path) -> Result<()> {
-    let (found, most) = (args.batch, bounds.slots.min(bounds.rows).min(bounds.outputs));
+pub fn check_batch(option: &str, found: usize, bounds: &Bounds, origin: &Path) -> Result<()> {
+    let most = bounds.sequences();
     if found <= most {
         return Ok(());
     }
     Err(failure(format!(
-        "--batch: found {found}, but {} runs at most {most} sequences at once: its cache has {} slots, its steps have at \
-         most {} rows. Take a smaller --batch, or a program made for as many: `llamac compile MODEL --slots {found} -o FILE`",
+        "{option}: found {found}, but {} runs at most {most} sequences at once: its cache has {} slots, its steps have at \
+         most {} rows. Take a smaller {option}, or a program made for as many: `llamac compile MODEL --slots {found} -o FILE`",
         origin.display(),
         bounds.slots,
         bounds.rows
     )))
 }
 
-/// How many tokens to generate.
-pub(crate) fn count(args: &GenerateArgs) -> Result<usize> {
+/// How many tokens to generate at most; [`usize::MAX`] where the text or the context ends it.
+///
+/// # Errors
+/// A number that is none.
+pub fn count(args: &GenerateArgs) -> Result<usize> {
     match args.count {
         -1 => Ok(usize::MAX),
         n @ 1.. => Ok(usize::try_from(n)?),
@@ -197,17 +195,10 @@ impl Generation<'_> {
     ) -> Result<()> {
         let mut text = tokenizer.map(|t| t.stream(prompt)).transpose()?;
         let start = Instant::now();
-        let chunks = prompt.chunks(generator.session().program().bounds.rows);
-        // A chunk at a time, so that an interrupt need not wait for a long prompt.
-        for chunk in chunks {
-            generator.prefill(0, chunk)?;
-            if interrupted.load(Ordering::Relaxed) {
-                self.prompt_time = start.elapsed();
-                return Ok(());
-            }
-        }
-        let mut logits = generator.logits().data;
+        // An interrupt need not wait for a long prompt.
+        let logits = generator.prefill_while(0, prompt, || !interrupted.load(Ordering::Relaxed))?;
         self.prompt_time = start.elapsed();
+        let Some(mut logits) = logits else { return Ok(()) };
         let start = Instant::now();
         loop {
             let id = self.sampler.sample(logits);

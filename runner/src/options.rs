@@ -1,7 +1,17 @@
 //! Options of generation.
 
 use clap::{Args, ValueEnum};
+use llamac_formats::Bounds;
 use std::path::PathBuf;
+
+/// Reads how many sequences are to run together.
+///
+/// # Errors
+/// What was found and what was expected.
+pub fn sequences(text: &str) -> Result<usize, String> {
+    let found = text.parse().ok().filter(|n| (1..=Bounds::MOST_SLOTS).contains(n));
+    found.ok_or_else(|| format!("found {text}, expected 1 to {} sequences", Bounds::MOST_SLOTS))
+}
 
 /// What to generate, and how.
 #[derive(Debug, Args)]
@@ -18,8 +28,10 @@ pub struct GenerateArgs {
     /// A file of prompts in place of one: a line each, empty lines skipped; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
-    /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once
+    /// Sequences generated together: so many from one prompt, with the seeds SEED, SEED + 1, …, or so many of the file at once.
+    /// Without -c each has room for the longest prompt and -n tokens
     #[arg(long, alias = "parallel", value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    #[arg(value_parser = sequences)]
     pub batch: usize,
     /// Most tokens to generate; -1: until the text ends or the context is full
     #[arg(short = 'n', long = "n-predict", alias = "predict", value_name = "N", default_value_t = 128)]
@@ -34,7 +46,8 @@ pub struct GenerateArgs {
     /// Sample among the likeliest whose probabilities sum to P
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub top_p: f32,
-    /// The same seed gives the same text
+    /// Seed of the choices. A text depends on its seed and on how many sequences run at once, which changes the rounding; not on
+    /// what the others say
     #[arg(short = 's', long, value_name = "SEED", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Go on past end tokens

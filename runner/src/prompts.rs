@@ -107,6 +107,14 @@ impl Lines {
 }
 
 impl Given {
+    /// How many sequences run at once where `batch` are asked for: of a file no more than it has prompts.
+    pub fn at_once(&self, batch: usize) -> usize {
+        match self {
+            Given::Lines(all) => batch.min(all.lines.len()),
+            Given::Text(_) | Given::Ids(_) | Given::Nothing => batch,
+        }
+    }
+
     /// The prompts as a model of so many tokens and that context takes them. `encode` turns text into ids; `bos` begins a
     /// text of the model's own.
     ///

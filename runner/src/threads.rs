@@ -2,7 +2,7 @@
 
 use crate::{Result, failure, warn};
 use llamac_runtime::machine::{self, Crowd};
-use llamac_runtime::{Pool, Session};
+use llamac_runtime::{OpenOptions, Pool, Session};
 use std::sync::Arc;
 
 /// Most threads that can be asked for.
@@ -36,6 +36,14 @@ pub fn pool(threads: Option<usize>, pin: bool) -> Result<Arc<Pool>> {
         false => failure(format!("the threads cannot be started: {e}")),
     })?;
     Ok(Arc::new(pool))
+}
+
+/// How an artifact is opened: its weights mapped, or read into memory of their own by as many threads as are to run.
+///
+/// # Errors
+/// A number of threads that no machine has.
+pub fn opening(no_mmap: bool, threads: Option<usize>) -> Result<OpenOptions> {
+    Ok(OpenOptions { map_weights: !no_mmap, read_threads: count(threads)?, ..OpenOptions::default() })
 }
 
 /// Where its memory lies, in words: `memory: weights 2472.0 MB mapped from the file, 0% on huge pages; states …`.

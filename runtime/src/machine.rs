@@ -1,8 +1,10 @@
 //! What the machine has: its name, the cores that this process may use, its caches.
 
+mod available;
 pub(crate) mod processors;
 mod quota;
 
+pub use available::{Scarcity, available_memory};
 pub use quota::quota;
 use std::fmt;
 

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use llamac_models::quant::Quant;
 use std::path::PathBuf;
 
+use llamac_runner::options::sequences;
 pub use llamac_runner::options::{GenerateArgs, ThreadArgs};
 
 /// A graph compiler for Llama-family models: compiles a model for this CPU, shows every decision, runs it.
@@ -140,9 +141,9 @@ pub struct CompileArgs {
     /// What the matrices become: q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m, q5_k_m, q6_k, bf16, f16, f32 [default: as they are]
     #[arg(long, value_name = "TYPE")]
     pub quant: Option<Quant>,
-    /// The key-value cache
-    #[arg(long, value_enum, default_value = "f32")]
-    pub kv: KvArg,
+    /// The key-value cache [default: f32]
+    #[arg(long, value_enum)]
+    pub kv: Option<KvArg>,
     /// Tokens a sequence may have [default: the model's, at most 4096]
     #[arg(short = 'c', long = "ctx", alias = "ctx-size", value_name = "CONTEXT")]
     pub context: Option<usize>,
@@ -176,7 +177,8 @@ pub struct FusionArgs {
 
 --batch and --prompts generate several sequences, a step for all of them at once. Sequence 0, 1, 2, … has the seed SEED,
 SEED + 1, SEED + 2, …; they are shown in this order, the first that has not ended as its text comes. One that ends leaves its
-place to the next line of the file. As text each comes below a line `==> sequence 0 (line 1, seed 7) <==`; for programs,
+place to the next line of the file. What each says depends on its seed and on how many run at once, not on what the others
+say. As text each comes below a line `==> sequence 0 (line 1, seed 7) <==`; for programs,
 `--format jsonl` gives an object for each on a line of its own.")]
 pub struct RunArgs {
     /// The model.
@@ -306,9 +308,6 @@ pub struct IrArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
-    /// Threads.
-    #[command(flatten)]
-    pub threads: ThreadArgs,
 }
 
 /// A form of the finished program.
@@ -344,9 +343,6 @@ pub struct ExplainArgs {
     /// Compiling.
     #[command(flatten)]
     pub compile: CompileArgs,
-    /// Threads.
-    #[command(flatten)]
-    pub threads: ThreadArgs,
 }
 
 /// `verify`.
@@ -430,7 +426,7 @@ pub struct BenchArgs {
     pub depth: Vec<usize>,
     /// Sequences run together, a list: a step of decode has a row of each, prompts share their steps
     #[arg(short = 'b', long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, value_parser = sequences)]
     pub batch: Vec<usize>,
     /// Instruction tier of the GEMM runtime: portable, avx2, avx512, avx512vnni, amx [default: the best of this CPU]
     #[arg(long, value_name = "TIER")]

@@ -1,10 +1,12 @@
 //! Artifacts where a model may be named.
 
-use super::args::{ActArg, CompileArgs, FusionArg, IrArgs, ModelArgs, Stage, ThreadArgs};
+use super::args::{CompileArgs, FusionArg, IrArgs, ModelArgs, Stage};
+use super::setup::{self, value_name};
 use super::{Result, failure, output};
-use clap::ValueEnum;
+use llamac::artifact::cache_type;
+use llamac::report::Report;
 use llamac_formats::program as formats;
-use llamac_runtime::Program;
+use llamac_runtime::{OpenOptions, Program};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,18 +23,18 @@ pub fn opened(
     args: &ModelArgs,
     compile: &CompileArgs,
     fusion: Option<FusionArg>,
-    threads: &ThreadArgs,
+    opening: &OpenOptions,
 ) -> Result<Option<Program>> {
     let Some(path) = path(args) else { return Ok(None) };
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
     }
-    open(&path, compile, fusion.as_slice(), threads.no_mmap).map(Some)
+    open(&path, compile, fusion.as_slice(), opening).map(Some)
 }
 
 /// Opens an artifact, and refuses options that ask for something else than it was compiled with.
-pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], no_mmap: bool) -> Result<Program> {
-    let program = llamac_runner::artifact::open(path, no_mmap)?;
+pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], opening: &OpenOptions) -> Result<Program> {
+    let program = llamac_runner::artifact::open(path, opening)?;
     let manifest = program.manifest();
     let decided = |option: &str, found: String, has: String| {
         Err(failure(format!(
@@ -52,15 +54,21 @@ pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], no_mmap: b
         }
     }
     for fusion in fusion {
-        let name = fusion.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        let name = value_name(fusion);
         if name != manifest.fusion {
             return decided("--fusion", name, manifest.fusion.clone());
         }
     }
-    if let Some(act) = compile.act {
-        let name = act.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
-        if act != ActArg::Auto && name != manifest.act {
-            return decided("--act", name, manifest.act.clone());
+    let (act, kv) = (compile.act.as_ref().map(value_name), compile.kv.as_ref().map(value_name));
+    let kv_became = cache_type(manifest).to_string();
+    for (option, given, asked, became) in
+        [("--act", act, &manifest.asked.act, &manifest.act), ("--kv", kv, &manifest.asked.kv, &kv_became)]
+    {
+        let Some(given) = given else { continue };
+        // Not every graph can have what was asked for; either is what it was compiled with.
+        if given != *asked && given != *became {
+            let has = if asked == became { became.clone() } else { format!("{asked} ({became})") };
+            return decided(option, given, has);
         }
     }
     if let Some(quant) = compile.quant {
@@ -74,6 +82,10 @@ pub fn open(path: &Path, compile: &CompileArgs, fusion: &[FusionArg], no_mmap: b
             format!("--disable {}", manifest.disabled.join(","))
         };
         return decided("--disable", pass.clone(), has);
+    }
+    if compile.act.is_some() || compile.kv.is_some() {
+        let report = program.report().and_then(|bytes| serde_json::from_slice::<Report>(bytes).ok());
+        setup::warn_of_kept(compile, report.iter().flat_map(|r| &r.passes).flat_map(|p| &p.notes));
     }
     Ok(program)
 }

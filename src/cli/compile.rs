@@ -32,6 +32,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     refuse_input(&args.output, &model)?;
     let listings = matches!(args.emit, Emit::Clif | Emit::Asm);
     let compiled = compile_for(model.graph.clone(), &options, target, listings)?;
+    setup::warn_of_kept(&args.compile, setup::notes(&compiled.passes));
     let text = match args.emit {
         Emit::Ir => Some(llamac_ir::print::print(&compiled.graph)),
         Emit::Clif => Some(listing_text(&compiled, |k| &k.clif)),

@@ -13,6 +13,7 @@ use llamac_ir::Sizes;
 use llamac_passes::FusionSet;
 use llamac_passes::plan::picture::{Summary, in_place, picture};
 use llamac_passes::plan::{EntryPlan, Plan, PlannedBuffer};
+use llamac_runtime::OpenOptions;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -34,7 +35,8 @@ struct Explained<'a> {
 
 /// Prints passes, ledger, recipes, plan, and what fusion saved.
 pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = OpenOptions::default();
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         let reopened = reopen(&program)?;
         let explained = Explained {
             program: program.executable().program(),
@@ -53,6 +55,7 @@ pub fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, None)?;
     let compiled = compile::compile(model.graph.clone(), &options, false)?;
+    setup::warn_of_kept(&args.compile, setup::notes(&compiled.passes));
     let mut plain = options.clone();
     plain.fusion = FusionSet::None;
     let unfused = compile::compile(model.graph.clone(), &plain, false)?;

@@ -11,6 +11,7 @@ use llamac_passes::manager::When;
 use llamac_passes::pipeline::{self, PIPELINE, Stage as PassStage};
 use llamac_passes::plan::Plan;
 use llamac_passes::schedule::step_name;
+use llamac_runtime::OpenOptions;
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ pub fn run(args: &IrArgs) -> Result<ExitCode> {
     for name in [&args.print_before, &args.print_after, &args.stop_after].into_iter().flatten() {
         pipeline::find(name)?;
     }
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = OpenOptions::default();
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         return artifact::ir(&program, args);
     }
     let mut model = setup::open(&args.model, &args.compile, None)?;

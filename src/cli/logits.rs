@@ -14,7 +14,8 @@ pub(super) const OUTPUTS: usize = 32;
 /// Prints the last position's logits and the likeliest token after every position.
 pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
     let given = args.ids.as_deref().map(|list| ids::parse(list).map_err(failure)).transpose()?;
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         let prompt = match (given, &args.prompt) {
             (None, Some(text)) => Some(llamac_runner::prompts::encode(text, program.path(), program.tokenizer()?)?),
             (given, _) => given,
@@ -22,12 +23,7 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
         let prompt = prompt.ok_or_else(nothing)?;
         let info = program.executable().program();
         run::check_prompt(&prompt, info.vocab, info.bounds.tokens)?;
-        let tier = setup::tier(args.threads.tier.as_deref())?;
-        return print(
-            &mut program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?,
-            &prompt,
-            args.format,
-        );
+        return print(&mut llamac_runner::artifact::generator(&program, &args.threads)?, &prompt, args.format);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, Some(OUTPUTS))?;
@@ -43,7 +39,7 @@ pub fn run(args: &LogitsArgs) -> Result<ExitCode> {
         (None, None) => return Err(nothing()),
     };
     run::check_prompt(&prompt, vocab, model.graph.bounds.tokens)?;
-    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     let mut generator = setup::generator(&model, session)?;
     print(&mut generator, &prompt, args.format)
 }

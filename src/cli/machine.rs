@@ -14,6 +14,8 @@ use std::sync::Arc;
 /// Measures, prints and saves.
 pub fn run(args: &MachineArgs) -> Result<ExitCode> {
     let most = setup::threads::count(args.threads)?;
+    // What the system refuses is not measured, and said to be missing as where it would be used.
+    setup::tier(None)?;
     let pools = counts(most).into_iter().map(|t| setup::pool(Some(t), false)).collect::<Result<Vec<Arc<Pool>>>>()?;
     let pools: Vec<&Pool> = pools.iter().map(|p| &**p).collect();
     let bar = super::progress::spinner();

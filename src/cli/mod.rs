@@ -22,6 +22,7 @@ mod setup;
 mod shell;
 mod synth;
 mod table;
+mod tokens;
 mod verify;
 
 use args::{Cli, Command};

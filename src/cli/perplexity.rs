@@ -24,7 +24,8 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
         )));
     }
     let text = read(&args.file)?;
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         let bounds = program.executable().program().bounds;
         check_window(args.window, bounds.tokens)?;
         let tokens = encode(&text, args, program.path(), program.tokenizer()?)?;
@@ -32,8 +33,7 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
             let path = program.path().display();
             warn(format!("{path}: it gives the logits of 1 row a step, so a window is scored token by token"));
         }
-        let tier = setup::tier(args.threads.tier.as_deref())?;
-        let mut generator = program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?;
+        let mut generator = llamac_runner::artifact::generator(&program, &args.threads)?;
         return score(&mut generator, &tokens, program.bos(), args);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
@@ -42,7 +42,7 @@ pub fn run(args: &PerplexityArgs) -> Result<ExitCode> {
     check_window(args.window, model.graph.bounds.tokens)?;
     let tokenizer = run::vocabulary(&model).map(|vocab| model.open_tokenizer(vocab)).transpose()?.flatten();
     let tokens = encode(&text, args, &model.path, tokenizer.as_ref())?;
-    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     score(&mut setup::generator(&model, session)?, &tokens, model.bos(), args)
 }
 

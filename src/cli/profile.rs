@@ -3,6 +3,7 @@
 use super::args::{CompileArgs, FusionArgs, ModelArgs, TableFormat, ThreadArgs};
 use super::setup::{self, Ready};
 use super::table::{Table, rounded};
+use super::tokens::tokens;
 use super::{Result, artifact, failure, output, say, warn};
 use clap::{Args, ValueEnum};
 use llamac::machine::{self, date, saved_path};
@@ -78,15 +79,15 @@ pub fn run(args: &ProfileArgs) -> Result<ExitCode> {
     if args.prompt == Some(0) && args.generate == Some(0) {
         return Err(failure("-p 0 -n 0: nothing to measure: expected a prompt length or tokens to generate"));
     }
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
-        let tier = setup::tier(args.threads.tier.as_deref())?;
-        return profile(program.session_on(setup::pool(args.threads.threads, args.threads.pin)?, tier)?, args);
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
+        return profile(llamac_runner::artifact::generator(&program, &args.threads)?, args);
     }
     let options = setup::options(args.fusion.fusion, &args.compile)?;
     let model = setup::open(&args.model, &args.compile, None)?;
     setup::check_generates(&model)?;
     lengths(args, model.graph.bounds.tokens)?;
-    let Ready { session, .. } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { session, .. } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     profile(setup::generator(&model, session)?, args)
 }
 
@@ -108,12 +109,7 @@ fn profile(mut generator: Generator, args: &ProfileArgs) -> Result<ExitCode> {
     let session = generator.session();
     say(format_args!("{}: {}", session.program().name, setup::threads::described(session)));
     let limits = limits(&generator)?;
-    let vocab = generator.tokens().max(1) as u64;
-    // Pseudo-random, the same in every run: Knuth's MMIX constants.
-    let tokens = std::iter::successors(Some(1u64), |s| {
-        Some(s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
-    });
-    let tokens: Vec<u32> = tokens.map(|s| ((s >> 33) % vocab) as u32).take(prompt.max(1)).collect();
+    let tokens: Vec<u32> = tokens(generator.tokens()).take(prompt.max(1)).collect();
     let phases = [(prompt > 0, Phase::Prefill(prompt)), (generate > 0, Phase::Decode(prompt, generate))];
     let phases: Vec<Phase> = phases.into_iter().filter(|p| p.0).map(|p| p.1).collect();
     let mut measured = vec![];

@@ -22,23 +22,32 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
     let options = setup::options(args.fusion.fusion, &args.compile)?;
 
     let start = Instant::now();
-    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &args.threads)? {
+    let opening = setup::opening(&args.threads)?;
+    if let Some(program) = artifact::opened(&args.model, &args.compile, args.fusion.fusion, &opening)? {
         let (code, profile) = llamac_runner::artifact::run(&program, given, &args.generate, &args.threads, start)?;
         show(profile);
         return Ok(code);
     }
-    let mut model = setup::open_sized(&args.model, &sizes(args)?)?;
-    setup::quantise(&mut model, &args.compile)?;
+    let at_once = given.at_once(args.generate.batch);
+    let sizes = sizes(args, at_once)?;
+    let mut model = setup::open_sized(&args.model, &sizes)?;
     setup::check_generates(&model)?;
     let vocab = vocabulary(&model);
     let tokenizer = vocab.map(|vocab| model.open_tokenizer(vocab)).transpose()?.flatten();
     let bounds = model.graph.bounds;
-    generate::check_batch(&args.generate, &bounds, &model.path)?;
+    generate::check_batch("--batch", at_once, &bounds, &model.path)?;
     let text = |text: &str| encode(text, &model, tokenizer.as_ref());
     let prompts = given.prompts(text, model.bos(), vocab, bounds.tokens)?;
+    if at_once > 1 && args.compile.context.is_none() && !model.is_text() {
+        // Every slot's context becomes memory: no more than the texts can take.
+        let longest = prompts.iter().map(|p| p.ids.len()).max().unwrap_or(1);
+        let context = longest.saturating_add(generate::count(&args.generate)?).min(bounds.tokens);
+        model.resize(&Sizes { context: Some(context), ..sizes })?;
+    }
+    setup::quantise(&mut model, &args.compile)?;
     let opened = start.elapsed();
 
-    let Ready { compiled, session, load } = setup::ready(&model, &options, &args.threads)?;
+    let Ready { compiled, session, load } = setup::ready(&model, &options, &args.compile, &args.threads)?;
     let mut generator = setup::generator(&model, session)?;
     let source =
         Source { tokenizer: tokenizer.as_ref(), eos: model.eos(), load: opened + load, compile: Some(compiled.time) };
@@ -48,9 +57,9 @@ pub fn run(mut args: RunArgs) -> Result<ExitCode> {
 }
 
 /// A slot for each sequence that runs at once; a graph in text form has what it was written with.
-fn sizes(args: &RunArgs) -> Result<Sizes> {
+fn sizes(args: &RunArgs, at_once: usize) -> Result<Sizes> {
     let path = args.model.model.as_deref().or(args.model.model_flag.as_deref());
-    setup::batch_sizes(&args.compile, args.generate.batch, "--batch", path.is_some_and(setup::is_text))
+    setup::batch_sizes(&args.compile, at_once, "--batch", path.is_some_and(setup::is_text))
 }
 
 fn show(profile: Option<ProfileTable>) {

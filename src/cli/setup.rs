@@ -3,10 +3,13 @@
 use super::args::{ActArg, CompileArgs, FusionArg, KvArg, ModelArgs, ThreadArgs};
 use super::progress::Progress;
 use super::{Result, failure, warn};
+use clap::ValueEnum;
 use llamac::compile::{self, Compiled};
 use llamac::model::{DEFAULT_CHUNK, Model, Sizes, is_gguf};
-use llamac_passes::{Activations, CacheType, FusionSet, Options};
-use llamac_runtime::{Generator, Session};
+use llamac_passes::manager::Finished;
+use llamac_passes::{Activations, CacheType, FusionSet, Options, cache, precision};
+use llamac_runner::artifact::{warn_of_memory, warn_of_pages};
+use llamac_runtime::{Generator, OpenOptions, Session};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -86,7 +89,7 @@ pub fn options(fusion: Option<FusionArg>, args: &CompileArgs) -> Result<Options>
         ActArg::Bf16 => Activations::Bf16,
         ActArg::Q8 => Activations::Q8,
     };
-    options.kv = match args.kv {
+    options.kv = match args.kv.unwrap_or(KvArg::F32) {
         KvArg::F32 => CacheType::F32,
         KvArg::Bf16 => CacheType::Bf16,
         KvArg::Q8_0 => CacheType::Q8_0,
@@ -95,6 +98,34 @@ pub fn options(fusion: Option<FusionArg>, args: &CompileArgs) -> Result<Options>
         options = options.disable(name)?;
     }
     Ok(options)
+}
+
+/// Says on stderr what cannot be as `--act` and `--kv` ask for, where they were given; `notes` are what the passes said.
+pub fn warn_of_kept<'n>(args: &CompileArgs, notes: impl IntoIterator<Item = &'n String>) {
+    let act = args.act.map(|act| ("--act", value_name(&act), precision::KEPT));
+    let kv = args.kv.map(|kv| ("--kv", value_name(&kv), cache::KEPT));
+    for note in notes {
+        for (option, given, kept) in [&act, &kv].into_iter().flatten() {
+            if note.contains(kept) {
+                warn(format!("{option} {given}: {note}"));
+            }
+        }
+    }
+}
+
+/// An option's value as it is written.
+pub fn value_name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+}
+
+/// What the passes said.
+pub fn notes(passes: &Finished) -> impl Iterator<Item = &String> {
+    passes.ran.iter().flat_map(|ran| &ran.report.notes)
+}
+
+/// How an artifact is opened.
+pub fn opening(threads: &ThreadArgs) -> Result<OpenOptions> {
+    threads::opening(threads.no_mmap, threads.threads)
 }
 
 pub use llamac_runner::generate::tier;
@@ -110,11 +141,13 @@ pub struct Ready {
     pub load: Duration,
 }
 
-/// Compiles a model, packs its weights and opens a session; warns of weights that are no numbers.
-pub fn ready(model: &Model, options: &Options, threads: &ThreadArgs) -> Result<Ready> {
+/// Compiles a model as the options say, packs its weights and opens a session; warns of weights that are no numbers.
+pub fn ready(model: &Model, options: &Options, args: &CompileArgs, threads: &ThreadArgs) -> Result<Ready> {
     let tier = tier(threads.tier.as_deref())?;
     let pool = pool(threads.threads, threads.pin)?;
     let compiled = compile::compile(model.graph.clone(), options, false)?;
+    warn_of_kept(args, notes(&compiled.passes));
+    warn_of_memory(&compiled.code.program, compiled.code.weights.total_bytes(), 1);
     let start = Instant::now();
     let mut progress = Progress::new("packing weights");
     let (weights, report) =
@@ -122,7 +155,7 @@ pub fn ready(model: &Model, options: &Options, threads: &ThreadArgs) -> Result<R
     drop(progress);
     warn_of_numbers(model, &report);
     let load = start.elapsed();
-    llamac_runner::artifact::warn_of_pages(&weights);
+    warn_of_pages(&weights);
     let session = compile::session(&compiled, weights, pool, tier)?;
     Ok(Ready { compiled, session, load })
 }

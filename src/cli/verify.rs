@@ -3,10 +3,12 @@
 use super::args::{TableFormat, VerifyArgs};
 use super::table::Table;
 use super::{Result, artifact, failure, ids, output, run, say, setup};
+use llamac::compile::run_passes;
 use llamac::model::{Sizes, is_gguf};
 use llamac::verify::{Difference, Settings, verify, verify_artifact};
 use llamac_passes::Options;
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -30,13 +32,17 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
         model.seed_weights(args.seed)?;
     }
     let pool = setup::pool(args.threads.threads, args.threads.pin)?;
+    if args.compile.act.is_some() || args.compile.kv.is_some() {
+        let passes = run_passes(&mut model.graph.clone(), &options, &mut |_, _, _| ControlFlow::Continue(()))?;
+        setup::warn_of_kept(&args.compile, setup::notes(&passes));
+    }
     let settings = Settings { options, tier, ids, rows: args.rows, seed: args.seed };
     print(&verify(&model, &settings, &pool)?, args)
 }
 
 /// An artifact beside the interpreter of its own graph, or of its model.
 fn of_artifact(path: &Path, args: &VerifyArgs, ids: Option<Vec<u32>>) -> Result<ExitCode> {
-    let program = artifact::open(path, &args.compile, args.fusion.fusion.as_slice(), args.threads.no_mmap)?;
+    let program = artifact::open(path, &args.compile, args.fusion.fusion.as_slice(), &setup::opening(&args.threads)?)?;
     let info = program.executable().program();
     if let Some(ids) = &ids {
         run::check_prompt(ids, info.vocab, info.bounds.tokens)?;

@@ -18,6 +18,8 @@ pub struct Manifest {
     pub act: String,
     /// What the key-value cache holds.
     pub kv: String,
+    /// What both were asked to be.
+    pub asked: Asked,
     /// The fusion setting.
     pub fusion: String,
     /// Passes that were left out.
@@ -36,6 +38,15 @@ pub struct Manifest {
     pub weight_bytes: Vec<(String, usize)>,
     /// What it needs while it runs.
     pub memory: Memory,
+}
+
+/// What was asked for of numbers, which not every graph can have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// `--act`.
+    pub act: String,
+    /// `--kv`.
+    pub kv: String,
 }
 
 /// The tokenizer section.

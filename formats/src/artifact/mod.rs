@@ -27,7 +27,7 @@ mod trailer;
 pub use code::{CodeTable, join_code, split_code};
 pub use error::HeaderError;
 pub use header::{Header, Section, SectionKind};
-pub use manifest::{Manifest, Memory, TokenizerInfo};
+pub use manifest::{Asked, Manifest, Memory, TokenizerInfo};
 pub use trailer::Trailer;
 
 /// The first bytes of an artifact: no text, and damaged by a transfer that changes line ends.

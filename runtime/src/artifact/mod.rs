@@ -55,11 +55,14 @@ pub struct OpenOptions {
     /// pages, which are huge where the file system has such. Otherwise they are read into memory of their own, on huge pages
     /// where the system gives them.
     pub map_weights: bool,
+    /// Threads that read them then: the default number, unless told otherwise.
+    pub read_threads: usize,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
-        OpenOptions { features: Features::detect(), verify_weights: false, map_weights: true }
+        let read_threads = crate::machine::default_threads();
+        OpenOptions { features: Features::detect(), verify_weights: false, map_weights: true, read_threads }
     }
 }
 
@@ -110,7 +113,7 @@ impl Program {
         let (program, code) = (needed(SectionKind::Program)?, needed(SectionKind::Code)?);
         let (tokenizer, weights) = (map(SectionKind::Tokenizer)?, needed(SectionKind::Weights)?);
         let weights = match header.section(SectionKind::Weights) {
-            Some(section) if !options.map_weights => read_section(&file, base, section)?,
+            Some(section) if !options.map_weights => read_section(&file, base, section, options.read_threads)?,
             _ => weights,
         };
         let (chat_template, report) = (map(SectionKind::ChatTemplate)?, map(SectionKind::Report)?);
@@ -333,10 +336,10 @@ fn map_section(file: &File, base: u64, section: &Section) -> Result<Region, Arti
     Ok(Region::map_file(file, base + section.offset, bytes, &what)?)
 }
 
-fn read_section(file: &File, base: u64, section: &Section) -> Result<Region, ArtifactError> {
+fn read_section(file: &File, base: u64, section: &Section, threads: usize) -> Result<Region, ArtifactError> {
     let what = format!("the section {}, read into memory", section.kind);
     let bytes = usize::try_from(section.bytes).unwrap_or(usize::MAX);
-    Ok(Region::read_file(file, base + section.offset, bytes, crate::machine::default_threads(), &what)?)
+    Ok(Region::read_file(file, base + section.offset, bytes, threads, &what)?)
 }
 
 fn check_machine(path: &Path, header: &Header, machine: &Features) -> Result<(), ArtifactError> {

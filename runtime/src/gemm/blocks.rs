@@ -150,10 +150,19 @@ impl Scales {
     /// The machine must have the instruction set; the group must lie at `group`.
     #[inline(always)]
     pub(super) unsafe fn fill<S: Simd, B: Blocks>(&mut self, group: *const u8) {
+        // SAFETY: the caller vouches for both.
+        unsafe { Scales::write::<S, B>(self.0.as_mut_ptr().cast::<f32>(), group) }
+    }
+
+    /// Writes a group's table to where it is wanted: the scales of the parts, or of their halves, and from row 8 on the minima.
+    ///
+    /// # Safety
+    /// As [`Scales::fill`]; there must be room for the table.
+    #[inline(always)]
+    pub(super) unsafe fn write<S: Simd, B: Blocks>(table: *mut f32, group: *const u8) {
         if !B::NESTED {
             return;
         }
-        let table = self.0.as_mut_ptr().cast::<f32>();
         let mut v = 0;
         while v < PANEL_WIDTH / S::LANES {
             // SAFETY: the caller vouches for both; the table has sixteen rows.

@@ -1,15 +1,15 @@
 //! Activations in bytes against block formats: integer dot products of 32 inputs, scaled and added in f32.
 //!
 //! A result is one chain over the blocks of its inputs in their order, in every tier and for any number of rows. The products
-//! of bytes are exact; what is rounded is the scaling and the addition of each block. The weights are unpacked in registers
-//! again for every few rows, which take turns: what came from memory is still in the caches for the other rows.
+//! of bytes are exact; what is rounded is the scaling and the addition of each block. One or two rows are read where they lie and the weights
+//! unpacked in registers (again for every two, where vectors are short); more rows take turns ([`super::in_turn`]).
 
 use super::ahead::{Ahead, prefetch};
 use super::blocks::{Blocks, Scales, quants, with_format};
-use super::byte_rows::{self, Apart, BLOCK, Rows, Together};
-use super::registers::{Sums, load, store, unrolled, unrolled_rows, zero};
+use super::byte_rows::Apart;
+use super::registers::{Sums, store, unrolled, unrolled_rows, zero};
 use super::weights::panel_bytes;
-use super::{GemmArgs, segment_stride};
+use super::{GemmArgs, in_turn, segment_stride};
 use crate::pool::Worker;
 use crate::tiers::{Kernel, Simd, Tier};
 use llamac_formats::panel::blocks::PART;
@@ -21,14 +21,14 @@ use std::marker::PhantomData;
 const MAX_PANELS: usize = 4;
 
 /// The most rows of one pass.
-const MAX_ROWS: usize = 4 * BLOCK;
+const MAX_ROWS: usize = 2;
 
 /// The most rows times panels that are added up at a time, in registers of sixteen lanes.
 const MAX_REGISTERS: usize = 8;
 
 /// f32 elements of scratch for the tile of one pass with this many segments.
 pub(super) fn thread_scratch(segments: usize) -> usize {
-    segments * MAX_ROWS * MAX_PANELS * PANEL_WIDTH
+    (segments * MAX_ROWS * MAX_PANELS * PANEL_WIDTH).max(in_turn::thread_scratch(segments))
 }
 
 /// Bytes of the panels of a pass, where several passes go over them: they stay in the second-level cache, and so do those of the next.
@@ -38,9 +38,7 @@ const KEPT_BYTES: usize = 160 << 10;
 /// because one core gets more from memory in several streams.
 fn pass_of(tier: Tier, rows: usize) -> (usize, usize) {
     match (tier.lanes(), rows) {
-        (16, 5..) => (MAX_ROWS, 4),
-        (16, 3..) => (BLOCK / 2, 2),
-        (16, 2) => (2, 4),
+        (16, 2..) => (2, 4),
         (16, _) => (1, 4),
         (8, 2..) => (2, 1),
         (8, _) => (1, 2),
@@ -53,14 +51,11 @@ fn pass_of(tier: Tier, rows: usize) -> (usize, usize) {
 /// # Safety
 /// As [`super::gemm`]; all segments are of block formats, and `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
-    let (most_rows, most) = pass_of(args.tier, args.m);
-    let packed = args.tier.lanes() == 16 && args.m > 2;
-    if packed {
-        // SAFETY: the caller vouches for the rows and the room.
-        unsafe { byte_rows::pack(worker, args) };
-        worker.barrier();
+    if in_turn::take(args.tier, args.m) {
+        // SAFETY: the caller vouches for the operands.
+        return unsafe { in_turn::run(worker, args, scratch) };
     }
-    let side = byte_rows::side_by_side(args.m);
+    let (most_rows, most) = pass_of(args.tier, args.m);
     let passes = args.m.div_ceil(most_rows);
     let largest = args.segments.iter().map(|s| panel_bytes(s.dtype, args.k)).max().unwrap_or(0);
     // A power of two, as the halves below need it.
@@ -78,7 +73,7 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
             let mut row = 0;
             while row < args.m {
                 let left = args.m - row;
-                let rows = if packed { left.min(most_rows).next_multiple_of(side) } else { pass_of(args.tier, left).0 };
+                let rows = pass_of(args.tier, left).0;
                 for (s, segment) in columns.segments.iter().enumerate() {
                     let DType::Block(format) = segment.dtype else {
                         unreachable!("{} is no block format", segment.dtype)
@@ -95,11 +90,10 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
                             Ahead::of_passes(at, args.first_panel(after, s), row / most_rows, passes)
                         };
                         let out = scratch.add(s * rows * row_stride);
-                        let a = match (packed, rows) {
-                            (true, _) if side < BLOCK => Lines::Together(args.packed.cast()),
-                            (true, _) => Lines::Blocks(byte_rows::block(args.packed.cast(), args.k, row)),
-                            (false, 1) => Lines::One(args.row(row)),
-                            (false, _) => Lines::Two([args.row(row), args.row(row + 1)]),
+                        let a = if rows == 1 {
+                            Lines::One(args.row(row))
+                        } else {
+                            Lines::Two([args.row(row), args.row(row + 1)])
                         };
                         let pass = Pass { a, k: args.k, panels: at, panel_step, ahead, out, row_stride };
                         multiply(args.tier, format, rows, width, pass);
@@ -108,7 +102,7 @@ pub(super) unsafe fn run(worker: &Worker, args: &GemmArgs, scratch: *mut f32) {
                 let tile = Tile {
                     acc: scratch,
                     row_begin: row as u64,
-                    row_end: (row + rows.min(left)) as u64,
+                    row_end: (row + rows) as u64,
                     col_begin: col_begin as u64,
                     col_end: col_end as u64,
                     row_stride: row_stride as u64,
@@ -130,10 +124,6 @@ enum Lines {
     One(*const u8),
     /// Two rows.
     Two([*const u8; 2]),
-    /// Four rows, packed.
-    Together(*const u8),
-    /// Blocks of eight rows, packed.
-    Blocks(*const u8),
 }
 
 /// The operands of a pass.
@@ -164,12 +154,12 @@ impl<A> Pass<A> {
 }
 
 /// One pass: `ROWS` rows times `PANELS` panels.
-struct Multiply<B, A, const ROWS: usize, const PANELS: usize> {
+struct Multiply<B, const ROWS: usize, const PANELS: usize> {
     format: PhantomData<B>,
-    pass: Pass<A>,
+    pass: Pass<Apart<ROWS>>,
 }
 
-impl<B: Blocks, A: Rows, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, A, ROWS, PANELS> {
+impl<B: Blocks, const ROWS: usize, const PANELS: usize> Kernel for Multiply<B, ROWS, PANELS> {
     type Output = ();
     const BYTES: bool = true;
 
@@ -200,68 +190,13 @@ impl<B: Blocks, A: Rows, const ROWS: usize, const PANELS: usize> Kernel for Mult
                 for part in 0..parts {
                     let asks = ahead.asks(block + part);
                     let at = Part { group, panel_step, offset, asks, part };
-                    let terms = Terms::<A, ROWS> { a, at, block: block + part };
+                    let terms = Terms { a, at, block: block + part };
                     terms.add_part::<S, B, PANELS>(&mut sums, &scales);
                 }
                 block += parts;
                 group = group.add(B::GROUP_BYTES);
             }
             store::<S, ROWS, PANELS>(&sums, out, row_stride);
-        }
-    }
-}
-
-/// One pass of several blocks of rows over `PANELS` panels: blocks and panels take turns after every group, and the sums of the others
-/// wait where the results go. So the weights come from memory once, in several streams.
-struct InTurn<B, const PANELS: usize> {
-    format: PhantomData<B>,
-    pass: Pass<*const u8>,
-    /// Blocks of rows.
-    blocks: usize,
-}
-
-impl<B: Blocks, const PANELS: usize> Kernel for InTurn<B, PANELS> {
-    type Output = ();
-    const BYTES: bool = true;
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        if BLOCK * (PANEL_WIDTH / S::LANES) > MAX_REGISTERS {
-            unreachable!("too few registers for {BLOCK} rows");
-        }
-        let Pass { a, k, mut panels, panel_step, ahead, out, row_stride } = self.pass;
-        // SAFETY: the caller vouches for the operands; prefetched addresses need not be valid.
-        unsafe {
-            for row in 0..self.blocks * BLOCK {
-                std::slice::from_raw_parts_mut(out.add(row * row_stride), PANELS * PANEL_WIDTH).fill(0.0);
-            }
-            let mut block = 0;
-            while block < k / PART {
-                let offset = ahead.from(panels);
-                let parts = (k / PART - block).min(B::PARTS);
-                for p in 0..PANELS {
-                    let group = panels.add(p * panel_step);
-                    let mut scales = [Scales::EMPTY];
-                    if ahead.asks(block / B::PARTS) {
-                        prefetch::<S>(group.wrapping_offset(offset), B::HEADER);
-                    }
-                    scales[0].fill::<S, B>(group);
-                    for rows in 0..self.blocks {
-                        let a = Together::<BLOCK>(byte_rows::block(a, k, rows * BLOCK));
-                        let waiting = out.add(rows * BLOCK * row_stride + p * PANEL_WIDTH);
-                        let mut sums = zero::<S, BLOCK, 1>();
-                        load::<S, BLOCK, 1>(&mut sums, waiting, row_stride);
-                        for part in 0..parts {
-                            let asks = rows == 0 && ahead.asks(block + part);
-                            let at = Part { group, panel_step, offset, asks, part };
-                            Terms::<_, BLOCK> { a, at, block: block + part }.add_part::<S, B, 1>(&mut sums, &scales);
-                        }
-                        store::<S, BLOCK, 1>(&sums, waiting, row_stride);
-                    }
-                }
-                block += parts;
-                panels = panels.add(B::GROUP_BYTES);
-            }
         }
     }
 }
@@ -279,14 +214,14 @@ struct Part {
 }
 
 /// The products of 32 inputs.
-struct Terms<A, const ROWS: usize> {
-    a: A,
+struct Terms<const ROWS: usize> {
+    a: Apart<ROWS>,
     at: Part,
     /// Which part of the rows.
     block: usize,
 }
 
-impl<A: Rows, const ROWS: usize> Terms<A, ROWS> {
+impl<const ROWS: usize> Terms<ROWS> {
     /// Adds the products of a part.
     ///
     /// # Safety
@@ -411,18 +346,12 @@ unsafe fn multiply_of<B: Blocks>(tier: Tier, rows: usize, panels: usize, pass: P
         };
     }
     let format = PhantomData::<B>;
-    let blocks = rows / BLOCK;
     choose!(
-        One(a), 1 x 4 => Multiply::<_, _, 1, 4> { format, pass: pass.with(Apart([a])) };
-        One(a), 1 x 2 => Multiply::<_, _, 1, 2> { format, pass: pass.with(Apart([a])) };
-        One(a), 1 x 1 => Multiply::<_, _, 1, 1> { format, pass: pass.with(Apart([a])) };
-        Two(a), 2 x 4 => Multiply::<_, _, 2, 4> { format, pass: pass.with(Apart(a)) };
-        Two(a), 2 x 2 => Multiply::<_, _, 2, 2> { format, pass: pass.with(Apart(a)) };
-        Two(a), 2 x 1 => Multiply::<_, _, 2, 1> { format, pass: pass.with(Apart(a)) };
-        Together(a), 4 x 2 => Multiply::<_, _, 4, 2> { format, pass: pass.with(Together::<4>(a)) };
-        Together(a), 4 x 1 => Multiply::<_, _, 4, 1> { format, pass: pass.with(Together::<4>(a)) };
-        Blocks(a), _ x 4 => InTurn::<_, 4> { format, pass: pass.with(a), blocks };
-        Blocks(a), _ x 2 => InTurn::<_, 2> { format, pass: pass.with(a), blocks };
-        Blocks(a), _ x 1 => InTurn::<_, 1> { format, pass: pass.with(a), blocks };
+        One(a), 1 x 4 => Multiply::<_, 1, 4> { format, pass: pass.with(Apart([a])) };
+        One(a), 1 x 2 => Multiply::<_, 1, 2> { format, pass: pass.with(Apart([a])) };
+        One(a), 1 x 1 => Multiply::<_, 1, 1> { format, pass: pass.with(Apart([a])) };
+        Two(a), 2 x 4 => Multiply::<_, 2, 4> { format, pass: pass.with(Apart(a)) };
+        Two(a), 2 x 2 => Multiply::<_, 2, 2> { format, pass: pass.with(Apart(a)) };
+        Two(a), 2 x 1 => Multiply::<_, 2, 1> { format, pass: pass.with(Apart(a)) };
     )
 }

@@ -11,6 +11,7 @@ pub(crate) mod blocks;
 mod byte_rows;
 mod bytes;
 mod dequantise;
+mod in_turn;
 mod pack;
 mod registers;
 mod runs;

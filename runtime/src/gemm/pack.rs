@@ -5,28 +5,38 @@ use crate::pool::Worker;
 use half::bf16;
 use llamac_formats::{DType, q8};
 
-/// How `m` rows are cut into blocks of `rows`, the last of which may be shorter.
+/// How `m` rows are cut into blocks whose heights differ by one row at most.
 #[derive(Clone, Copy)]
 pub(super) struct RowBlocks {
-    pub(super) m: usize,
-    pub(super) rows: usize,
+    m: usize,
+    count: usize,
 }
 
 impl RowBlocks {
-    /// Blocks of at most `most` rows, as equal as can be.
+    /// As few blocks of at most `most` rows as hold `m ≥ 1` rows.
     pub(super) fn new(m: usize, most: usize) -> RowBlocks {
-        RowBlocks { m, rows: m.div_ceil(m.div_ceil(most)) }
+        RowBlocks { m, count: m.div_ceil(most) }
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.m.div_ceil(self.rows)
+        self.count
+    }
+
+    /// The rows of the tallest.
+    pub(super) fn rows(&self) -> usize {
+        self.m.div_ceil(self.count)
+    }
+
+    /// The first row of a block, or past the last one of all where `i` is their number.
+    pub(super) fn begin(&self, i: usize) -> usize {
+        i * self.m / self.count
     }
 
     /// The first row of a block and how many it has.
     pub(super) fn block(&self, i: usize) -> (usize, usize) {
-        let begin = i * self.rows;
-        (begin, self.rows.min(self.m - begin))
+        let begin = self.begin(i);
+        (begin, self.begin(i + 1) - begin)
     }
 }
 

@@ -46,7 +46,7 @@ fn panels_of(tier: Tier, rows: usize) -> usize {
 /// # Safety
 /// As [`super::gemm`]; `a` are the rows in blocks, and `scratch` holds [`thread_scratch`] elements.
 pub(super) unsafe fn few_rows(worker: &Worker, args: &GemmArgs, a: *const f32, blocks: RowBlocks, scratch: *mut f32) {
-    let most = panels_of(args.tier, blocks.rows);
+    let most = panels_of(args.tier, blocks.rows());
     args.passes(worker, most, |columns, after| {
         let after = args.first_panel(after, 0);
         let mut begin = columns.begin;

@@ -1,7 +1,7 @@
 //! Many rows on a machine with tile registers: bf16 activations meet bf16 weights, products and sums in f32.
 //!
-//! Rows are packed as tiles of 16 rows × 32 inputs. A task's panels are bf16 already or are unpacked once, for as many
-//! inputs as fit the second-level cache; pairs of row tiles pass over them, [`DEPTH`] inputs at a time, so that the
+//! Rows are packed as tiles of 16 rows × 32 inputs. A task's panels are bf16 already or are unpacked once, a block of inputs at a
+//! time that stays in the second-level cache; pairs of row tiles pass over them, [`DEPTH`] inputs at a time, so that the
 //! activations of a pair stay in the first-level cache while the panels stream out of the second.
 
 use super::blocks::{Blocks, Scales, quants, weight, with_format};
@@ -17,8 +17,20 @@ use std::marker::PhantomData;
 /// Inputs of a pass: two row tiles and two panels of them (16 KiB each) fit the first-level cache.
 const DEPTH: usize = 256;
 
-/// Inputs of a block: the task's panels of them (512 KiB) fit the second-level cache.
-const BLOCK: usize = 2048;
+/// Inputs of a block whose panels are unpacked: those of a task (512 KiB) fit the second-level cache.
+const UNPACKED_BLOCK: usize = 2048;
+
+/// Inputs of a block whose panels are read where they lie. Those of a task are 128 KiB: of more, the second-level cache keeps little
+/// until they are read for the second time, though it has room for them.
+const BLOCK: usize = 512;
+
+/// Up to so many rows a block is short in any case: the longer, the later the second pair of row tiles.
+const SHORT_ROWS: usize = 128;
+
+/// Inputs of a block. No result depends on it.
+fn block_of(act: DType, m: usize) -> usize {
+    if act == DType::BF16 || m <= SHORT_ROWS { BLOCK } else { UNPACKED_BLOCK }
+}
 
 /// The most rows of a task: where the inputs are more than a block, the sums of all of them stay in the second-level cache.
 const TASK_ROWS: usize = 512;
@@ -32,10 +44,11 @@ const TASK_PANELS: usize = 8;
 /// Bytes from input to input of a bf16 panel.
 const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
 
-/// Rows from which tiles are faster than vectors: unpacking a panel of a block format costs as much as some rows of bytes.
-const ROWS_OF_BF16: usize = 4;
-const ROWS_OF_BLOCKS: usize = 25;
-const ROWS_OF_Q8_0: usize = 33;
+/// Rows from which tiles are faster than vectors: they take as long for a few rows as for sixteen or thirty-two, and unpacking a panel of a
+/// block format costs as much as some rows of bytes.
+const ROWS_OF_BF16: usize = 8;
+const ROWS_OF_BLOCKS: usize = 36;
+const ROWS_OF_Q8_0: usize = 51;
 
 /// Whether a GEMM runs on tiles: bf16 by bf16, which is exact, or bytes by a block format, whose rounding to bf16 is small beside
 /// that of the activations. Rounding block weights for bf16 activations would double their error.
@@ -58,15 +71,15 @@ fn panels_per_segment(segments: usize) -> usize {
 }
 
 /// Rows whose sums are kept at a time: all of a task, or one pair of row tiles where each is finished at once.
-fn rows_of_sums(m: usize, k: usize) -> usize {
-    if k > BLOCK { m.min(TASK_ROWS).next_multiple_of(2 * amx::ROWS) } else { 2 * amx::ROWS }
+fn rows_of_sums(m: usize, k: usize, block: usize) -> usize {
+    if k > block { m.min(TASK_ROWS).next_multiple_of(2 * amx::ROWS) } else { 2 * amx::ROWS }
 }
 
 /// f32 elements of scratch for the sums and the unpacked panels of a task with at most `m` rows, `k` inputs and this many
 /// segments.
 pub(super) fn thread_scratch(m: usize, k: usize, segments: usize) -> usize {
     let panels = TASK_PANELS.max(2 * segments);
-    panels * PANEL_WIDTH * (k.min(BLOCK) / 2 + rows_of_sums(m, k))
+    panels * PANEL_WIDTH * (k.min(UNPACKED_BLOCK) / 2 + rows_of_sums(m, k, BLOCK))
 }
 
 /// How the rows are divided: into parts, among which the threads are divided, and each part into tasks.
@@ -124,7 +137,8 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f
         // Where the threads of a part keep step, this is the thread's next task.
         let next = task + worker.threads().div_ceil(rows.parts);
         let row_stride = panels * PANEL_WIDTH;
-        let sums_step = rows_of_sums(args.m, args.k) * row_stride;
+        let block = block_of(args.act, args.m);
+        let sums_step = rows_of_sums(args.m, args.k, block) * row_stride;
         let (first, last) = rows.of(part, task / column_tasks);
         if first == last {
             return;
@@ -132,6 +146,7 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f
         let task = Task {
             args,
             a,
+            block,
             first,
             last,
             columns,
@@ -253,6 +268,8 @@ struct Task<'a> {
     args: &'a GemmArgs<'a>,
     /// Packed rows.
     a: *const u8,
+    /// Inputs of a block.
+    block: usize,
     /// The first row, a multiple of 32.
     first: usize,
     /// Past the last row.
@@ -301,8 +318,8 @@ impl Task<'_> {
     unsafe fn run(&self, tiles: &mut Tiles, backwards: &mut bool) {
         let k = self.args.k;
         let count = self.columns.end - self.columns.begin;
-        for block in (0..k).step_by(BLOCK) {
-            let inputs = BLOCK.min(k - block);
+        for block in (0..k).step_by(self.block) {
+            let inputs = self.block.min(k - block);
             let mut panels = [std::ptr::null(); 2 * TASK_PANELS];
             let all = self.columns.segments.len() * count;
             debug_assert!(all <= panels.len(), "a tile holds at most {TASK_PANELS} segments");
@@ -310,7 +327,7 @@ impl Task<'_> {
                 let segment = &self.columns.segments[i / count];
                 // SAFETY: the caller vouches for the panels; each has its room in the scratch.
                 unsafe {
-                    let room = self.unpacked.add(i * BLOCK.min(k) * INPUT_BYTES);
+                    let room = self.unpacked.add(i * self.block.min(k) * INPUT_BYTES);
                     *panel = self.bf16(segment, self.columns.begin + i % count, block, inputs, room);
                 }
             }
@@ -339,7 +356,7 @@ impl Task<'_> {
     /// As [`many_rows`].
     unsafe fn following(&self, k: usize, products: usize) -> Following {
         let (columns, k) = if k < self.args.k { (self.columns, k) } else { (self.next, 0) };
-        let inputs = BLOCK.min(self.args.k - k);
+        let inputs = self.block.min(self.args.k - k);
         let count = columns.end - columns.begin;
         let mut panels = [std::ptr::null(); 2 * TASK_PANELS];
         let mut bytes = 0;
@@ -433,7 +450,7 @@ impl Task<'_> {
 
     /// Elements from the first sums to those of a row.
     fn row_offset(&self, row: usize) -> usize {
-        if self.args.k > BLOCK { (row - self.first) * self.row_stride } else { 0 }
+        if self.args.k > self.block { (row - self.first) * self.row_stride } else { 0 }
     }
 
     /// Where the sums of a row and a panel of all segments' panels begin.

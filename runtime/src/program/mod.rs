@@ -17,6 +17,12 @@ use crate::memory::{ALIGN, Region};
 use llamac_formats::program::Program;
 use std::sync::Arc;
 
+/// Bytes of a program's states, all slots and tokens of them.
+pub fn state_bytes(program: &Program) -> usize {
+    let bytes = program.states.iter().map(|s| s.dtype.storage_of(&s.dims).unwrap_or(usize::MAX));
+    bytes.fold(0, usize::saturating_add)
+}
+
 /// Where the machine code of a program's kernels lies.
 ///
 /// # Safety

@@ -6,6 +6,7 @@ mod error;
 mod generator;
 mod like;
 mod perplexity;
+mod prefill;
 mod rows;
 
 pub use batch::{Batch, Chosen};

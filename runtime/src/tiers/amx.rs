@@ -218,9 +218,9 @@ pub(crate) struct Prefetch {
 }
 
 impl Prefetch {
-    /// Lines of a step, at least 1: as many as its bytes are, so that hardly any is asked for twice.
+    /// Lines of a step: half of its bytes, because the machine's own prefetcher goes on from there; and few, or the loads wait behind them.
     fn lines(&self) -> usize {
-        ((self.step + LINE / 2) / LINE).clamp(1, 4)
+        self.step.div_ceil(2 * LINE).clamp(2, 4)
     }
 }
 
@@ -290,10 +290,14 @@ pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Prefetch
 macro_rules! prefetch {
     ($from:literal, $which:literal) => {
         concat!(
-            "mov {c}, [{call} + {ahead_lines} + ", $which, "]\n",
+            "mov {c}, [{call} + {ahead_lines} + ",
+            $which,
+            "]\n",
             "shl {c}, 6\n",
             "5:\n",
-            "prefetcht1 [{", $from, "} + {c} - 64]\n",
+            "prefetcht1 [{",
+            $from,
+            "} + {c} - 64]\n",
             "sub {c}, 64\n",
             "jnz 5b",
         )

@@ -192,6 +192,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, x: __m256i) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
+        unsafe { _mm256_storeu_si256(to.cast(), x) }
+    }
+
+    #[inline(always)]
     unsafe fn splat_word(x: i32) -> __m256i {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm256_set1_epi32(x) }

@@ -190,6 +190,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, x: __m512i) {
+        // SAFETY: the caller vouches for the instruction set and the pointer.
+        unsafe { _mm512_storeu_si512(to.cast(), x) }
+    }
+
+    #[inline(always)]
     unsafe fn splat_word(x: i32) -> __m512i {
         // SAFETY: the caller vouches for the instruction set.
         unsafe { _mm512_set1_epi32(x) }
@@ -261,6 +267,17 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         // SAFETY: the caller vouches for the instruction set and the pointer.
         unsafe { q8::blocks(out, input, blocks) };
         blocks
+    }
+
+    #[allow(clippy::pointers_in_nomem_asm_block)] // nothing is read or written through it
+    #[inline(always)]
+    unsafe fn opaque(mut at: *const u8) -> *const u8 {
+        // An operand with an index is a step of its own beside the product, in the processors that have this instruction set.
+        // SAFETY: no instruction is there.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+        }
+        at
     }
 
     #[inline(always)]

@@ -198,6 +198,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn i8(from: *const i8) -> Self::F;
     /// `4·LANES` bytes, of any alignment.
     unsafe fn load_bytes(from: *const u8) -> Self::I;
+    /// Stores `4·LANES` bytes, of any alignment.
+    unsafe fn store_bytes(to: *mut u8, x: Self::I);
     /// All 32-bit lanes alike.
     unsafe fn splat_word(x: i32) -> Self::I;
     /// `a & b`.
@@ -219,6 +221,12 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     unsafe fn q8(_out: *mut u8, _input: *const f32, _blocks: usize) -> usize {
         0
+    }
+    /// The same address, of which the compiler knows no more than that: what lies at constant distances of it is then addressed by one
+    /// register and a constant.
+    #[inline(always)]
+    unsafe fn opaque(at: *const u8) -> *const u8 {
+        at
     }
     /// Asks for the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);

@@ -185,6 +185,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes(to: *mut u8, x: [u32; 4]) {
+        for (i, word) in x.into_iter().enumerate() {
+            // SAFETY: the caller vouches for the pointer.
+            unsafe { to.cast::<u32>().add(i).write_unaligned(word.to_le()) }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn splat_word(x: i32) -> [u32; 4] {
         [x as u32; 4]
     }

@@ -5,9 +5,10 @@ use super::super::progress::Progress;
 use super::super::{Result, artifact, failure, setup};
 use llamac::compile::{self, Compiled};
 use llamac::model::{Model, Sizes, is_gguf};
-use llamac_formats::Bounds;
 use llamac_formats::program::Program;
 use llamac_passes::plan::Plan;
+use llamac_runner::artifact::{unread, warn_of_memory, warn_of_pages};
+use llamac_runner::generate::check_batch;
 use llamac_runtime::{Generator, Pool, Region, Tier};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,31 +52,18 @@ fn sequences(args: &BenchArgs) -> usize {
     args.batch.iter().copied().max().unwrap_or(1)
 }
 
-/// Refuses programs that do not run as many sequences together.
-fn check_sequences(args: &BenchArgs, path: &Path, bounds: &Bounds) -> Result<()> {
-    let (found, most) = (sequences(args), bounds.slots.min(bounds.rows).min(bounds.outputs));
-    if found <= most {
-        return Ok(());
-    }
-    Err(failure(format!(
-        "-b: found {found}, but {} runs at most {most} sequences at once: its cache has {} slots, its steps have at most {} \
-         rows. Take a smaller -b, or a program made for as many: `llamac compile MODEL --slots {found} -o FILE`",
-        path.display(),
-        bounds.slots,
-        bounds.rows
-    )))
-}
-
 fn of_artifact(args: &BenchArgs, path: &Path, needed: usize, pools: &[Arc<Pool>], tier: Tier) -> Result<Build> {
     if args.weights.is_some() {
         return Err(failure(format!("{}: an artifact holds its weights: leave --weights out", path.display())));
     }
-    let artifact = artifact::open(path, &args.compile, &args.fusion, args.no_mmap)?;
+    let opening = setup::threads::opening(args.no_mmap, args.threads.iter().copied().max())?;
+    let artifact = artifact::open(path, &args.compile, &args.fusion, &opening)?;
     let program = artifact.executable().program().clone();
     if needed > program.bounds.tokens {
         return Err(too_long(path, needed, program.bounds.tokens));
     }
-    check_sequences(args, path, &program.bounds)?;
+    check_batch("-b", sequences(args), &program.bounds, path)?;
+    warn_of_memory(&program, unread(&artifact), pools.len());
     let generators =
         pools.iter().map(|pool| artifact.session_on(Arc::clone(pool), tier)).collect::<Result<Vec<_>, _>>()?;
     // Only the bytes moved outside of GEMMs are read off the plan.
@@ -113,7 +101,7 @@ fn open(args: &BenchArgs, path: &Path, needed: usize) -> Result<Model> {
     if needed > model.graph.bounds.tokens {
         return Err(too_long(path, needed, model.graph.bounds.tokens));
     }
-    check_sequences(args, path, &model.graph.bounds)?;
+    check_batch("-b", sequences(args), &model.graph.bounds, path)?;
     Ok(model)
 }
 
@@ -123,8 +111,11 @@ fn of_model(args: &BenchArgs, model: &Model, pools: &[Arc<Pool>], tier: Tier, bu
     for &fusion in fusions {
         let options = setup::options(Some(fusion), &args.compile)?;
         let compiled = compile::compile(model.graph.clone(), &options, false)?;
+        setup::warn_of_kept(&args.compile, setup::notes(&compiled.passes));
         // Builds that want the same bytes share them.
         let same = packed.iter().find(|(b, _)| builds[*b].program.weights == compiled.code.program.weights);
+        let unread = if same.is_some() { 0 } else { compiled.code.weights.total_bytes() };
+        warn_of_memory(&compiled.code.program, unread, pools.len());
         let weights = match same {
             Some((_, weights)) => Arc::clone(weights),
             None => {
@@ -153,7 +144,7 @@ fn pack(model: &Model, compiled: &Compiled, pools: &[Arc<Pool>], warn: bool) -> 
     let (weights, report) =
         compile::pack_weights(compiled, model, threads, &mut |done, all| progress.update(done, all))?;
     drop(progress);
-    llamac_runner::artifact::warn_of_pages(&weights);
+    warn_of_pages(&weights);
     if warn {
         setup::warn_of_numbers(model, &report);
     }

@@ -7,6 +7,7 @@ use super::build::Build;
 use llamac::traffic;
 use llamac_formats::program::{Program, Work};
 use llamac_formats::{PanelLayout, Sizes};
+use llamac_runtime::program::state_bytes;
 use llamac_runtime::{Pool, Tier};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -96,6 +97,7 @@ impl Report<'_> {
             "kv",
             "tier",
             "threads",
+            "pinned",
             "test",
             "sequences",
             "t/s",
@@ -115,6 +117,7 @@ impl Report<'_> {
                 json!(self.builds[t.build].program.kv),
                 json!(self.tier.name()),
                 json!(self.pools[t.pool].threads()),
+                json!(self.pools[t.pool].is_pinned()),
                 json!(what),
                 json!(t.sequences),
                 rounded(mean(&t.samples), 2),
@@ -218,8 +221,7 @@ impl Report<'_> {
 
 /// Bytes of the states that so many sequences take, at the bound of their tokens.
 fn cache_bytes(program: &Program, sequences: usize) -> usize {
-    let all: usize = program.states.iter().filter_map(|s| s.dtype.storage_of(&s.dims)).sum();
-    all / program.bounds.slots.max(1) * sequences
+    state_bytes(program) / program.bounds.slots.max(1) * sequences
 }
 
 /// Bytes of packed weights that the GEMMs of one row read.

@@ -4,7 +4,7 @@ use super::*;
 use llamac_formats::{BlockFormat, q8};
 
 const ACTS: [DType; 3] = [DType::F32, DType::BF16, DType::Q8];
-const ROWS: [usize; 4] = [1, 3, 17, 64];
+const ROWS: [usize; 6] = [1, 3, 9, 17, 28, 80];
 
 /// Rows of activations as they lie in memory, in words so that they are aligned.
 pub(super) struct Activations {

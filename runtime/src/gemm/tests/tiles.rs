@@ -8,7 +8,7 @@ use llamac_formats::BlockFormat;
 #[test]
 fn many_paired_segments() {
     let mut numbers = Numbers::new(22);
-    let (m, n, k) = (32, 40, 256);
+    let (m, n, k) = (64, 40, 256);
     let matrices: Vec<Matrix> =
         (0..17).map(|_| Matrix::new(DType::Block(BlockFormat::Q8_0), n, k, &mut numbers)).collect();
     let rows = numbers.reals(m * k);
@@ -36,7 +36,7 @@ fn partial_tiles_and_several_blocks_of_inputs() {
     for (act, dtype) in [(DType::BF16, DType::BF16), (DType::Q8, DType::Block(BlockFormat::Q4K))] {
         for (n, k) in [(16, 256), (40, 2304), (300, 512), (136, 4352)] {
             let matrix = Matrix::new(dtype, n, k, &mut numbers);
-            for m in [24, 31, 32, 33, 48, 55, 530, 1027] {
+            for m in [24, 31, 32, 33, 48, 55, 65, 530, 1027] {
                 let a = Activations::new(act, &numbers.reals(m * k), k);
                 let got = a.times(&pool, Tier::Amx, m, k, &[segment(&matrix, n)]);
                 let want = a.times(&pool, Tier::Avx512, m, k, &[segment(&matrix, n)]);
