@@ -5,11 +5,11 @@ use llamac_passes::plan::EntryPlan;
 
 /// Bytes that steps other than GEMMs read and write in one step of these sizes: every operand once, every result once; of a
 /// state what is written or looked at, of a table the rows looked up. What a GEMM reads and writes is not counted,
-/// whatever runs on its tiles.
-pub fn outside_gemms(entry: &EntryPlan, sizes: &Sizes) -> usize {
+/// whatever runs on its tiles. The rows are of so many sequences, each of which has as many tokens in the states.
+pub fn outside_gemms(entry: &EntryPlan, sizes: &Sizes, sequences: usize) -> usize {
     let graph = &entry.graph;
     let steps = entry.steps.iter().map(|s| s.inst).filter(|&i| !is_gemm(graph, i));
-    steps.map(|inst| step(graph, inst, sizes)).fold(0, usize::saturating_add)
+    steps.map(|inst| step(graph, inst, sizes, sequences)).fold(0, usize::saturating_add)
 }
 
 /// Whether a step is done by the GEMM: a dot with a weight in panels, alone or with an epilogue.
@@ -18,11 +18,11 @@ fn is_gemm(graph: &Graph, inst: Inst) -> bool {
         && graph.operands(inst).iter().any(|&v| graph.ty(v).layout == Layout::Panels)
 }
 
-fn step(graph: &Graph, inst: Inst, sizes: &Sizes) -> usize {
+fn step(graph: &Graph, inst: Inst, sizes: &Sizes, sequences: usize) -> usize {
     let operands = graph.operands(inst).iter().enumerate().map(|(i, &v)| match graph.op(inst) {
         // Of a table only the rows that are looked up.
         Op::Gather if i == 0 => size(graph, graph.result(inst), sizes),
-        _ => read(graph, v, sizes),
+        _ => read(graph, v, sizes, sequences),
     });
     let results = graph.results(inst).iter().enumerate().map(|(i, &v)| match graph.op(inst) {
         Op::StateWrite => size(graph, graph.operands(inst)[1], sizes),
@@ -56,7 +56,7 @@ fn is_state(graph: &Graph, value: Value) -> bool {
 }
 
 /// Bytes read of an operand.
-fn read(graph: &Graph, value: Value, sizes: &Sizes) -> usize {
+fn read(graph: &Graph, value: Value, sizes: &Sizes, sequences: usize) -> usize {
     let mut base = value;
     let mut looked_at = false;
     while graph.def_op(base).is_view() {
@@ -70,10 +70,11 @@ fn read(graph: &Graph, value: Value, sizes: &Sizes) -> usize {
             all.any(|&i| matches!(graph.op(i), Op::Fusion(f) if f.kind == llamac_ir::FusionKind::Attention))
         };
         return match graph.ty(base).dims[..] {
-            // Tiled attention reads the tokens present; written states are not read.
+            // Tiled attention reads the tokens present of each sequence; written states are not read.
             [_, heads, _, width] if !looked_at && attention() => {
                 let row = heads.value(sizes).saturating_mul(width.value(sizes));
-                graph.ty(base).dtype.storage(sizes.tokens.saturating_mul(row)).unwrap_or(usize::MAX)
+                let tokens = sizes.tokens.saturating_mul(sequences);
+                graph.ty(base).dtype.storage(tokens.saturating_mul(row)).unwrap_or(usize::MAX)
             }
             _ if !looked_at => 0,
             _ => size(graph, value, sizes),

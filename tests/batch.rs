@@ -311,6 +311,11 @@ fn bench_counts_sequences_in_every_format() {
         // The longest test has 11 tokens of bf16.
         let bytes = state_bytes(&b, 11, 2);
         assert_eq!(r["cache_bytes"], bytes * r["sequences"].as_u64().unwrap());
+        // What lies before a step's tokens is read once for each sequence.
+        let same = |s: &&Value| ["sequences", "n_prompt"].iter().all(|key| s[*key] == r[*key]) && s["n_depth"] == 0;
+        let shallow = found.iter().find(same).expect("the same test at no depth");
+        let deeper = number(r, "bytes_outside_gemms") - number(shallow, "bytes_outside_gemms");
+        assert_eq!(deeper, sequences * state_bytes(&b, r["n_depth"].as_u64().unwrap(), 2) as f64, "{r}");
     }
     for (format, mark) in [("md", "| sequences |"), ("csv", ",sequences,")] {
         let table = bench_as(format);

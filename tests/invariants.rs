@@ -1,9 +1,9 @@
 //! What must hold whatever the model: no allocation in a step, as many kernels for two layers as for six, an arena no larger
-//! than what lives at once, and rows, seeds, forks and rewinds that mean what they say.
+//! than what lives at once, and rows, seeds, forks, rewinds and neighbours that mean what they say.
 
 mod library;
 
-use library::{Build, MODELS, bits, distance, open, pool, tolerance};
+use library::{Build, MODELS, bits, directory, distance, open, pool, tiers, tolerance};
 use llamac::compile;
 use llamac::model::{Model, Sizes};
 use llamac_ir::{Bounds, DType, Graph};
@@ -11,7 +11,7 @@ use llamac_models::synth::Synth;
 use llamac_passes::{FusionSet, Options};
 use llamac_runtime::sample::{Sampler, SamplingParams};
 use llamac_runtime::text::Tokenizer;
-use llamac_runtime::{Generator, Pool, Row, Tier};
+use llamac_runtime::{Batch, Generator, Pool, Row, Tier};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -372,5 +372,87 @@ fn a_prompt_that_may_be_stopped_is_the_prompt_and_asks_for_one_row_of_logits() {
         let refusal = generator.prefill_while(0, wrong, || true).map(|_| ()).unwrap_err();
         assert_eq!(Err(refusal), generator.prefill(0, wrong).map(|_| ()));
         assert_eq!(generator.len(0), Ok(0), "nothing has run");
+    }
+}
+
+/// A sequence of a batch: tokens of its prompt, and how many come after it.
+type Length = (usize, usize);
+
+const MINE: Length = (40, 14);
+
+/// The logits of each step of a sequence in a batch with so many places. The first neighbour's prompt runs before its own, the
+/// others' after it; who is done leaves the place to the next.
+fn beside(generator: &mut Generator, places: usize, neighbours: &[Length]) -> Vec<Vec<u32>> {
+    let vocab = generator.vocab();
+    let mut batch = Batch::new(generator, places).expect("places");
+    let mut left = vec![0; places];
+    let add = |batch: &mut Batch, left: &mut [usize], (prompt, count): Length, salt: u32| {
+        let ids: Vec<u32> = (0..prompt as u32).map(|i| (i * i + 7 * i + 31 * salt) % 500).collect();
+        let greedy = SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+        let slots = batch.add(&ids, vec![Sampler::new(greedy, vocab).expect("parameters")]).expect("a place");
+        left[slots[0]] = count;
+        slots[0]
+    };
+    let mut waiting = neighbours.iter().zip(1..);
+    if let Some((&length, salt)) = waiting.next() {
+        add(&mut batch, &mut left, length, salt);
+    }
+    let mine = add(&mut batch, &mut left, MINE, 0);
+    let mut seen = vec![];
+    loop {
+        while batch.free() > 0
+            && let Some((&length, salt)) = waiting.next()
+        {
+            add(&mut batch, &mut left, length, salt);
+        }
+        let of_prompts = batch.waiting() > 0;
+        let chosen = batch.step().expect("a step").to_vec();
+        for (row, c) in chosen.iter().enumerate() {
+            if c.slot == mine {
+                // Rows of a step of prompts come in another order than what was chosen.
+                seen.push(if of_prompts { vec![c.token] } else { bits(batch.generator().logits().row(row)) });
+            }
+            left[c.slot] -= 1;
+            if left[c.slot] == 0 {
+                batch.remove(c.slot).expect("a sequence");
+            }
+        }
+        if left[mine] == 0 {
+            return seen;
+        }
+    }
+}
+
+/// Neither how many neighbours a sequence has, nor how long they are, nor when they end shows in a bit of its logits: kernels that
+/// round otherwise are chosen by the number of places. That holds where rows go to tiles from a number on, too.
+#[test]
+fn a_sequence_of_a_batch_knows_nothing_of_its_neighbours() {
+    let sizes = Sizes { context: Some(150), chunk: Some(32), slots: Some(6), outputs: Some(6) };
+    let quantised = directory("bard.gguf").join("bard-q4_0.gguf");
+    let models = [open("bard", &sizes), Model::open(&quantised, None, &sizes).expect("a model that opens")];
+    let neighbours: [&[Length]; 4] = [
+        &[(3, 100); 5],
+        &[(1, 1)],
+        &[(70, 5), (3, 2), (1, 1), (20, 9), (33, 3), (2, 4), (120, 7), (5, 30), (5, 1)],
+        &[(31, 2), (9, 3), (100, 40)],
+    ];
+    let pool = pool(1);
+    for model in &models {
+        for fusion in FUSIONS {
+            let build = Build::new(model, &Options::fusing(fusion));
+            for tier in tiers() {
+                for places in [2, 6] {
+                    let mut generator = build.generator(&pool, tier);
+                    let alone = beside(&mut generator, places, &[]);
+                    assert_eq!(alone.len(), MINE.1);
+                    for others in neighbours {
+                        let found = beside(&mut generator, places, others);
+                        let same = (0..MINE.1).take_while(|&i| found[i] == alone[i]).count();
+                        let at = format!("{} --fusion {fusion} {tier}, {places} places", model.name);
+                        assert_eq!(same, MINE.1, "{at}, beside {others:?}: logits before the first that differ");
+                    }
+                }
+            }
+        }
     }
 }

@@ -9,9 +9,8 @@
 
 use llamac_formats::DType;
 use llamac_runtime::attention::{AttentionArgs, Segment, attention, shared_scratch, thread_scratch};
-use llamac_runtime::machine::ask_for_huge_pages;
 use llamac_runtime::strided::View;
-use llamac_runtime::{Pool, Tier};
+use llamac_runtime::{Pool, Region, Tier};
 use std::time::{Duration, Instant};
 
 const KV_HEADS: usize = 8;
@@ -120,13 +119,14 @@ impl Measured {
                     tier,
                     q: View::new(q.get(), strides),
                     out: View::new(out.get(), strides),
-                    keys: keys[layer..].as_ptr(),
-                    values: values[layer..].as_ptr(),
+                    keys: keys.as_slice()[layer..].as_ptr(),
+                    values: values.as_slice()[layer..].as_ptr(),
                     dtype,
                     act,
                     tokens,
                     positions: positions.as_ptr(),
                     segments: &[Segment { slot: 0, row_begin: 0, row_end: rows }],
+                    rows_like: 0,
                     kv_heads: KV_HEADS,
                     group: GROUP,
                     head_dim: HEAD_DIM,
@@ -145,11 +145,11 @@ impl Measured {
 }
 
 /// A cache of small numbers of any type, in huge pages where the system gives them.
-fn cache(bytes: usize) -> Vec<u8> {
-    let mut cache = Vec::with_capacity(bytes);
-    ask_for_huge_pages(cache.as_ptr(), bytes);
+fn cache(bytes: usize) -> Region {
+    let mut cache = Region::new(bytes, "a cache").expect("memory for a cache");
     // As f32, as two bf16, and as the scale and the bytes of blocks.
-    cache.extend((0..bytes).map(|i| if i % 2 == 1 { 0x3d } else { (i / 2 % 11) as u8 }));
+    let small = |i: usize| if i % 2 == 1 { 0x3d } else { (i / 2 % 11) as u8 };
+    cache.as_mut_slice().iter_mut().enumerate().for_each(|(i, byte)| *byte = small(i));
     cache
 }
 

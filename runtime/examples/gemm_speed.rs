@@ -129,6 +129,7 @@ impl Product {
                 act,
                 a: View::new(a.get(), [k, 1]),
                 m,
+                rows_like: m,
                 k,
                 segments: &segments,
                 output: Output::Rows { out: out.get(), stride: n },

@@ -26,6 +26,7 @@ pub mod machine;
 pub mod memory;
 pub mod narrow;
 pub mod pool;
+mod prefetch;
 pub mod profile;
 pub mod program;
 pub mod quantise;

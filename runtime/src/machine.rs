@@ -158,22 +158,6 @@ fn processor_caches() -> Vec<Cache> {
     Vec::new()
 }
 
-/// Asks the system to back a range with huge pages; it may decline, and then nothing changes.
-pub fn ask_for_huge_pages(start: *const u8, bytes: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 4096;
-        let begin = (start as usize).next_multiple_of(PAGE);
-        let end = (start as usize + bytes) / PAGE * PAGE;
-        if begin < end {
-            // SAFETY: the advice changes no contents, whatever the range.
-            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, bytes);
-}
-
 /// Makes a write past the process's limit of file sizes an error that can be reported, where it would end the process.
 pub fn report_file_size_limit() {
     #[cfg(unix)]

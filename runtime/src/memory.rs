@@ -94,11 +94,8 @@ impl Region {
             }
             start.add(skip)
         };
-        #[cfg(target_os = "linux")]
         if slack > 0 {
-            // Refusal costs only speed: the pages are small then.
-            // SAFETY: the range is the mapping just made.
-            unsafe { libc::madvise(base.cast(), mapped, libc::MADV_HUGEPAGE) };
+            ask_for_huge_pages(base, mapped);
         }
         let base = NonNull::new(base).ok_or_else(|| refuse(io::ErrorKind::OutOfMemory.into()))?;
         Ok(Region { base, bytes, mapped, before: 0, own: true, file: false })
@@ -129,11 +126,8 @@ impl Region {
         if address == libc::MAP_FAILED {
             return Err(refuse(io::Error::last_os_error()));
         }
-        #[cfg(target_os = "linux")]
         if bytes >= HUGE_PAGE {
-            // Refusal costs only speed: what is not in memory yet is then read into smaller pages.
-            // SAFETY: the range is the mapping just made.
-            unsafe { libc::madvise(address, mapped, libc::MADV_HUGEPAGE) };
+            ask_for_huge_pages(address.cast(), mapped);
         }
         let base = NonNull::new(address.cast::<u8>().wrapping_add(before));
         let base = base.ok_or_else(|| refuse(io::ErrorKind::OutOfMemory.into()))?;
@@ -248,6 +242,17 @@ impl Drop for Region {
         // SAFETY: the mapping is ours and nothing refers to it any more.
         unsafe { libc::munmap(self.start(), self.mapped) };
     }
+}
+
+/// Asks the system to back a mapping with huge pages, from its first page on. Refusal costs only speed: its pages are small then.
+fn ask_for_huge_pages(start: *mut u8, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the advice changes no contents, whatever the range.
+    unsafe {
+        libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE)
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
 }
 
 fn page_size() -> usize {

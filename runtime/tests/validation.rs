@@ -239,6 +239,17 @@ fn indices_must_be_limited_by_what_they_index() {
         let error = refused(|p| p.states.iter_mut().for_each(|s| grown(&mut s.dims)));
         assert!(matches!(&error.fault, Fault::Mismatch { what, .. } if what.contains("size of state")), "{error}");
     }
+    // Positions are compared as f32. The kernel that writes the caches would take larger ones.
+    for (tokens, taken) in [(1 << 24, false), ((1 << 24) - 1, true)] {
+        let (mut program, weights) = tiny::model();
+        program.states.iter_mut().for_each(|s| s.dims[2] = tokens);
+        let bytes = 4 * program.states[0].dims.iter().product::<usize>();
+        let touches = program.kernels[0].reaches.iter_mut().flat_map(|r| &mut r.operands[1..3]);
+        touches.for_each(|touch| touch.bytes = bytes);
+        let found = tiny::load(program, weights).err().map(|error| error.to_string());
+        assert_eq!(found.is_none(), taken, "{found:?}");
+        assert!(found.is_none_or(|e| e.contains("16777216, expected fewer than 16777216") && e.contains("-c")));
+    }
     // Of the rows whose outputs are wanted the session knows that they are rows of the step, of others not.
     let error = refused(|p| p.inputs[tiny::OUTPUTS].name = "others".into());
     assert!(matches!(error.fault, Fault::TooLarge { .. }) && error.place.contains("decode"), "{error}");

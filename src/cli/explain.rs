@@ -249,7 +249,7 @@ fn kernels(program: &Program) -> Table {
 
 fn moved(entry: &EntryPlan) -> usize {
     let b = entry.graph.bounds;
-    outside_gemms(entry, &Sizes { rows: b.rows, outputs: b.outputs, tokens: b.tokens })
+    outside_gemms(entry, &Sizes { rows: b.rows, outputs: b.outputs, tokens: b.tokens }, b.slots.min(b.rows))
 }
 
 fn entry(e: &EntryPlan) -> Value {

@@ -3,8 +3,8 @@
 //! a copy in f32: what that costs is shared by all lines.
 
 use super::elements::Elements;
-use super::single::prefetch;
 use crate::exp::exp;
+use crate::prefetch::prefetch;
 use crate::tiers::{Kernel, Simd};
 use std::marker::PhantomData;
 

@@ -2,8 +2,10 @@
 //!
 //! A line is one query head of one row, so grouped heads share the keys and values that they load. A task is a segment, a
 //! key-value head and a tile of lines; where a segment is a single row, as in decoding, its tokens are split at fixed
-//! counts and the parts merged in order, whatever else the step holds. Nothing depends on the number of threads.
+//! counts and the parts merged in order, whatever else the step holds. Nothing depends on the number of threads, and which
+//! kernel a segment has can be made independent of how many rows it has ([`AttentionArgs::rows_like`]).
 
+mod cursor;
 pub(crate) mod elements;
 mod kernel;
 mod single;
@@ -17,6 +19,7 @@ use crate::strided::View;
 use crate::tiers::Tier;
 #[cfg(target_arch = "x86_64")]
 use crate::tiers::amx;
+use cursor::{Count, Cursor};
 use elements::with_elements;
 use kernel::{Attend, BLOCK, MAX_LINES, Tile, VECTORS};
 use llamac_formats::DType;
@@ -35,8 +38,8 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn is_single(&self) -> bool {
-        self.row_end - self.row_begin == 1
+    fn rows(&self) -> usize {
+        self.row_end - self.row_begin
     }
 }
 
@@ -57,12 +60,15 @@ pub struct AttentionArgs<'a> {
     pub dtype: DType,
     /// What may be rounded to before it is multiplied: f32 (nothing is) or bf16, of which machines with tiles make use.
     pub act: DType,
-    /// Tokens that a slot of the cache has room for; below 2²⁴.
+    /// Tokens that a slot of the cache has room for; fewer than [`MOST_TOKENS`].
     pub tokens: usize,
     /// `i32[rows]`: each row sees the tokens `0..=position`; all are below `tokens`.
     pub positions: *const i32,
     /// The rows, grouped by slot.
     pub segments: &'a [Segment],
+    /// As how many rows each segment is attended with where it has fewer: one row, some and many have kernels of their own,
+    /// which round otherwise. 0 leaves every segment its own.
+    pub rows_like: usize,
     /// Key-value heads.
     pub kv_heads: usize,
     /// Query heads per key-value head.
@@ -74,6 +80,9 @@ pub struct AttentionArgs<'a> {
     /// Scratch of [`shared_scratch`] f32 elements, shared by the workers.
     pub partials: *mut f32,
 }
+
+/// A slot of the cache has room for fewer tokens: positions are compared as f32, which has whole numbers up to here.
+pub const MOST_TOKENS: usize = 1 << 24;
 
 /// Tokens of a part, where the tokens of a single row are split.
 const PART: usize = 512;
@@ -122,12 +131,22 @@ struct Scratch {
 }
 
 impl AttentionArgs<'_> {
+    /// As how many rows a segment is attended with.
+    fn rows_like(&self, segment: &Segment) -> usize {
+        segment.rows().max(self.rows_like)
+    }
+
+    /// Whether a segment is attended with as a single row.
+    fn is_single(&self, segment: &Segment) -> bool {
+        self.rows_like(segment) == 1
+    }
+
     /// Whether a segment's products are made in tile registers.
     fn on_tiles(&self, segment: &Segment) -> bool {
         #[cfg(target_arch = "x86_64")]
         {
-            let lines = (segment.row_end - segment.row_begin) * self.group;
-            self.tier == Tier::Amx && self.act == DType::BF16 && !segment.is_single() && lines >= tiles::LEAST_LINES
+            let lines = self.rows_like(segment) * self.group;
+            self.tier == Tier::Amx && self.act == DType::BF16 && !self.is_single(segment) && lines >= tiles::LEAST_LINES
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
@@ -142,12 +161,12 @@ impl AttentionArgs<'_> {
         if self.on_tiles(segment) {
             return tiles::LINES;
         }
-        if segment.is_single() { single::LINES } else { VECTORS * self.tier.lanes() }
+        if self.is_single(segment) { single::LINES } else { VECTORS * self.tier.lanes() }
     }
 
     /// Tiles of one head of a segment.
     fn tiles(&self, segment: &Segment) -> usize {
-        ((segment.row_end - segment.row_begin) * self.group).div_ceil(self.tile_lines(segment))
+        (segment.rows() * self.group).div_ceil(self.tile_lines(segment))
     }
 
     /// Parts of the tokens of a segment.
@@ -155,7 +174,7 @@ impl AttentionArgs<'_> {
     /// # Safety
     /// The positions must be valid.
     unsafe fn parts(&self, segment: &Segment) -> usize {
-        if !segment.is_single() {
+        if !self.is_single(segment) {
             return 1;
         }
         // SAFETY: the caller vouches for the positions.
@@ -163,48 +182,50 @@ impl AttentionArgs<'_> {
         tokens.div_ceil(PART)
     }
 
-    /// Tasks of all segments, and of those that are split.
+    /// What a segment has. With `merging` tasks are only those of segments that are split, for all parts together.
     ///
     /// # Safety
     /// The positions must be valid.
-    unsafe fn tasks(&self) -> (usize, usize) {
-        let (mut all, mut split) = (0, 0);
-        for segment in self.segments {
-            let tiles = self.tiles(segment) * self.kv_heads;
-            // SAFETY: the caller vouches for the positions.
-            let parts = unsafe { self.parts(segment) };
-            all += tiles * parts;
-            split += if parts > 1 { tiles } else { 0 };
+    unsafe fn count(&self, segment: &Segment, merging: bool) -> Count {
+        let tiles = self.tiles(segment) * self.kv_heads;
+        // SAFETY: the caller vouches for the positions.
+        match (unsafe { self.parts(segment) }, merging) {
+            (1, false) => Count { tasks: tiles, partials: 0 },
+            (1, true) => Count::default(),
+            (parts, merging) => Count {
+                tasks: if merging { tiles } else { tiles * parts },
+                partials: self.kv_heads * parts * Part::len(self.group, self.head_dim),
+            },
         }
-        (all, split)
     }
 
-    /// The lines of a task. With `merging` tasks are only those of segments that are split, for all parts together.
+    /// What all segments have.
     ///
     /// # Safety
     /// The positions must be valid.
-    unsafe fn lines(&self, mut task: usize, merging: bool) -> Lines {
-        let mut partials = 0;
-        for segment in self.segments {
-            let tiles = self.tiles(segment);
-            // SAFETY: the caller vouches for the positions.
-            let parts = unsafe { self.parts(segment) };
-            let tasks = match (merging, parts) {
-                (false, _) => tiles * self.kv_heads * parts,
-                (true, 1) => 0,
-                (true, _) => tiles * self.kv_heads,
-            };
-            if task < tasks {
-                let (part, task) = if merging { (0, task) } else { (task % parts, task / parts) };
-                let begin = task % tiles * self.tile_lines(segment);
-                let all = (segment.row_end - segment.row_begin) * self.group;
-                let end = all.min(begin + self.tile_lines(segment));
-                return Lines { segment: *segment, head: task / tiles, begin, end, part, parts, partials };
-            }
-            task -= tasks;
-            partials += if parts > 1 { self.kv_heads * parts * Part::len(self.group, self.head_dim) } else { 0 };
-        }
-        unreachable!("a task beyond the last segment")
+    unsafe fn count_all(&self, merging: bool) -> Count {
+        let mut all = Count::default();
+        // SAFETY: the caller vouches for the positions.
+        self.segments.iter().for_each(|segment| all += unsafe { self.count(segment, merging) });
+        all
+    }
+
+    /// The lines of a task, to whose segment the cursor moves.
+    ///
+    /// # Safety
+    /// The positions must be valid.
+    unsafe fn lines(&self, task: usize, cursor: &mut Cursor, merging: bool) -> Lines {
+        // SAFETY: the caller vouches for the positions.
+        let (index, before) = cursor.seek(task, |i| unsafe { self.count(&self.segments[i], merging) });
+        let segment = self.segments[index];
+        // SAFETY: as above.
+        let parts = unsafe { self.parts(&segment) };
+        let task = task - before.tasks;
+        let (part, task) = if merging { (0, task) } else { (task % parts, task / parts) };
+        let tiles = self.tiles(&segment);
+        let begin = task % tiles * self.tile_lines(&segment);
+        let end = (segment.rows() * self.group).min(begin + self.tile_lines(&segment));
+        Lines { segment, head: task / tiles, begin, end, part, parts, partials: before.partials }
     }
 
     /// The row of a line and its head within the group.
@@ -396,20 +417,21 @@ pub unsafe fn attention(worker: &Worker, args: &AttentionArgs, scratch: &mut [f3
         Scratch { q, positions, scores, wide, results: wide.add(BLOCK * args.head_dim) }
     };
     // SAFETY: the caller vouches for the positions.
-    let (tasks, split) = unsafe { args.tasks() };
+    let all = unsafe { args.count_all(false) };
+    // The last tiles of a head see the most tokens: they go first, so that no thread begins one when the others end.
+    let mut cursor = Cursor::at_end(args.segments.len(), all);
     // Configured by the first task that uses them.
     #[cfg(target_arch = "x86_64")]
     let mut tiles: Option<amx::Tiles> = None;
-    worker.share(tasks, |task| {
-        // The last tiles of a head see the most tokens: they go first, so that no thread begins one when the others end.
+    worker.share(all.tasks, |task| {
         // SAFETY: the caller vouches for the operands; every line sees token 0.
         unsafe {
-            let lines = args.lines(tasks - 1 - task, false);
+            let lines = args.lines(all.tasks - 1 - task, &mut cursor, false);
             #[cfg(target_arch = "x86_64")]
             if args.on_tiles(&lines.segment) {
                 return args.attend_on_tiles(&lines, scratch.q, tiles.get_or_insert_with(|| amx::Tiles::new()));
             }
-            if !lines.segment.is_single() {
+            if !args.is_single(&lines.segment) {
                 args.attend_tile(&lines, &scratch);
             } else if lines.parts > 1 {
                 args.attend_single(&lines, &scratch, args.partial(&lines, lines.part));
@@ -420,14 +442,17 @@ pub unsafe fn attention(worker: &Worker, args: &AttentionArgs, scratch: &mut [f3
             }
         }
     });
-    if split == 0 {
+    if all.partials == 0 {
         return;
     }
     worker.barrier();
-    worker.share(split, |task| {
+    // SAFETY: the caller vouches for the positions.
+    let split = unsafe { args.count_all(true) };
+    let mut cursor = Cursor::at_start();
+    worker.share(split.tasks, |task| {
         // SAFETY: the caller vouches for the operands; the parts are complete since the barrier.
         unsafe {
-            let lines = args.lines(task, true);
+            let lines = args.lines(task, &mut cursor, true);
             let into = args.partial(&lines, 0);
             for part in 1..lines.parts {
                 let from = args.partial(&lines, part);

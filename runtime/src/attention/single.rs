@@ -4,6 +4,7 @@
 use super::elements::{Elements, with_elements};
 use super::kernel::BLOCK;
 use crate::exp::exp;
+use crate::prefetch::prefetch;
 use crate::tiers::{Kernel, Simd, Tier};
 use llamac_formats::DType;
 use std::marker::PhantomData;
@@ -199,20 +200,6 @@ unsafe fn scores<S: Simd, E: Elements, const N: usize, const TOKENS: usize>(sing
             }
             line += 1;
         }
-    }
-}
-
-/// Asks for the cache lines of so many bytes.
-///
-/// # Safety
-/// The machine must have the instruction set.
-#[inline(always)]
-pub(super) unsafe fn prefetch<S: Simd>(at: *const u8, bytes: usize) {
-    let mut i = 0;
-    while i < bytes {
-        // SAFETY: prefetched addresses need not be valid.
-        unsafe { S::prefetch(at.wrapping_add(i)) };
-        i += 64;
     }
 }
 

@@ -21,11 +21,13 @@ struct Shape {
 type Rows<'a> = &'a [(usize, &'a [i32])];
 
 /// One problem: queries, caches with not-a-numbers wherever nothing may be read.
+#[derive(Clone)]
 struct Problem {
     shape: Shape,
     dtype: DType,
     act: DType,
     segments: Vec<Segment>,
+    rows_like: usize,
     positions: Vec<i32>,
     q: Vec<f32>,
     keys: Vec<f32>,
@@ -84,7 +86,18 @@ impl Problem {
         let q = numbers.reals(positions.len() * shape.kv_heads * shape.group * shape.head_dim);
         // Scores of several units, so that the maximum matters.
         let scale = 6.0 / (shape.head_dim as f32).sqrt();
-        Problem { shape, dtype: DType::F32, act: DType::F32, segments, positions, q, keys, values: cache, scale }
+        Problem {
+            shape,
+            dtype: DType::F32,
+            act: DType::F32,
+            segments,
+            rows_like: 0,
+            positions,
+            q,
+            keys,
+            values: cache,
+            scale,
+        }
     }
 
     fn reference(&self) -> Vec<f64> {
@@ -133,6 +146,7 @@ impl Problem {
                 tokens,
                 positions: self.positions.as_ptr(),
                 segments: &self.segments,
+                rows_like: self.rows_like,
                 kv_heads,
                 group,
                 head_dim,
@@ -256,7 +270,7 @@ fn a_single_row_does_not_depend_on_the_step_that_it_is_in() {
     for problem in Problem::of_all_types(shape, 4, rows, &mut numbers) {
         for tier in available() {
             let together = problem.run(tier, 2);
-            for segment in problem.segments.iter().filter(|s| s.is_single()) {
+            for segment in problem.segments.iter().filter(|s| s.rows() == 1) {
                 let width = problem.q.len() / problem.positions.len();
                 let row = segment.row_begin;
                 let alone = Problem {
@@ -312,9 +326,69 @@ fn products_of_bf16_on_tiles() {
                 let width = problem.q.len() / problem.positions.len();
                 for segment in &problem.segments {
                     let of = segment.row_begin * width..segment.row_end * width;
-                    let tiles = (segment.row_end - segment.row_begin) * group >= 32 && !segment.is_single();
+                    let tiles = segment.rows() * group >= 32 && segment.rows() > 1;
                     let tolerance = if tiles { 4e-3 } else { 6e-2 };
                     assert_close(&got[of.clone()], &want[of], 1.0, tolerance, &problem.at(Tier::Amx));
+                }
+            }
+        }
+    }
+}
+
+impl Problem {
+    /// The same rows of a single segment from `begin` to before `end`, as a step of their own that is taken for the whole; of tokens
+    /// that none of them sees no key and no value is a number.
+    fn part(&self, begin: usize, end: usize) -> Problem {
+        let [segment] = self.segments[..] else { panic!("several segments") };
+        let width = self.q.len() / self.positions.len();
+        let mut part = self.clone();
+        part.segments = vec![Segment { row_begin: 0, row_end: end - begin, ..segment }];
+        part.positions = self.positions[begin..end].to_vec();
+        part.q = self.q[begin * width..end * width].to_vec();
+        part.rows_like = self.positions.len();
+        let seen = self.positions[end - 1] as usize + 1;
+        part.change_after(seen, |_| f32::NAN);
+        part
+    }
+
+    /// Changes keys and values from token `first` on.
+    fn change_after(&mut self, first: usize, change: impl Fn(f32) -> f32) {
+        let Shape { head_dim, tokens, .. } = self.shape;
+        for cache in [&mut self.keys, &mut self.values] {
+            for head in cache.chunks_exact_mut(tokens * head_dim) {
+                head[first * head_dim..].iter_mut().for_each(|x| *x = change(*x));
+            }
+        }
+    }
+}
+
+/// Rows after a row change nothing of it: not what they hold, be it as large as can be, and not whether they are there. On vectors
+/// and on tiles, as long as the same kernel is asked for.
+#[test]
+fn a_row_knows_nothing_of_later_rows() {
+    let mut numbers = Numbers::new(10);
+    let positions: Vec<i32> = (5..155).collect();
+    for (kv_heads, group, head_dim) in [(2, 4, 32), (1, 1, 64), (1, 3, 128)] {
+        let shape = Shape { kv_heads, group, head_dim, tokens: 160 };
+        let problem = Problem::new(shape, 1, &[(0, &positions)], &mut numbers);
+        let width = kv_heads * group * head_dim;
+        let types = TYPES.into_iter().filter(|t| is_cache(*t, head_dim));
+        for (dtype, act) in types.flat_map(|dtype| [(dtype, DType::F32), (dtype, DType::BF16)]) {
+            let mut whole = problem.stored_as(dtype);
+            whole.act = act;
+            // Only tiles make use of narrow products.
+            for tier in available().filter(|tier| act == DType::F32 || *tier == Tier::Amx) {
+                let want = whole.run(tier, 1);
+                for rows in [1, 40, 59, 123] {
+                    let at = format!("{} act {act}, {rows} rows", whole.at(tier));
+                    let want_of = |begin: usize, end: usize| bits(&want[begin * width..end * width]);
+                    let mut huge = whole.clone();
+                    huge.change_after(positions[rows - 1] as usize + 1, |x| x * 1e37);
+                    huge.q[rows * width..].iter_mut().for_each(|q| *q *= -1e3);
+                    assert_eq!(bits(&huge.run(tier, 2)[..rows * width]), want_of(0, rows), "{at}: others after them");
+                    assert_eq!(bits(&whole.part(0, rows).run(tier, 2)), want_of(0, rows), "{at}: none after them");
+                    let rest = whole.part(rows, positions.len()).run(tier, 2);
+                    assert_eq!(bits(&rest), want_of(rows, positions.len()), "{at}: the others in a step of their own");
                 }
             }
         }

@@ -22,7 +22,7 @@ const BLOCK: usize = 64;
 /// Factor on the scores, whose exponentials are powers of two here.
 pub(super) const BASE: f32 = std::f32::consts::LOG2_E;
 
-/// Below this a power of two is 0 beside the largest, which is 1.
+/// From here down a power of two is 0 beside the largest, which is 1.
 const LOWEST: f32 = -126.0;
 
 /// Adding and subtracting it rounds to a whole number where |x| < 2²².
@@ -368,7 +368,8 @@ unsafe fn group<S: Narrow>(task: &Task, tiles: &Tiles, begin: usize, first: usiz
     }
 }
 
-/// 2ˣ in each lane, for x ≤ 0, about as exact as bf16 asks; no number of no number.
+/// 2ˣ in each lane, for x ≤ 0, about as exact as bf16 asks; no number of no number. Exactly 0 from [`LOWEST`] down: of what a line
+/// does not see nothing comes through, however large the values are.
 ///
 /// # Safety
 /// The machine must have the instruction set.
@@ -376,6 +377,7 @@ unsafe fn group<S: Narrow>(task: &Task, tiles: &Tiles, begin: usize, first: usiz
 unsafe fn power<S: Narrow>(x: S::F) -> S::F {
     // SAFETY: the caller vouches for the instruction set.
     unsafe {
+        let below = x;
         // `max` gives its second operand where one is no number.
         let x = S::max(S::splat(LOWEST), x);
         let n = S::sub(S::add(x, S::splat(ROUND)), S::splat(ROUND));
@@ -386,6 +388,6 @@ unsafe fn power<S: Narrow>(x: S::F) -> S::F {
             p = S::fma(p, r, S::splat(POWER[i]));
             i += 1;
         }
-        S::scale(p, n)
+        S::where_le(below, S::splat(LOWEST), S::zero(), S::scale(p, n))
     }
 }

@@ -6,5 +6,5 @@
 mod prepare;
 mod walk;
 
-pub(crate) use prepare::{Bases, Prepared, kernel_scratch, routine_scratch, shared_scratch};
+pub(crate) use prepare::{Bases, Prepared, StepSizes, kernel_scratch, routine_scratch, shared_scratch};
 pub(crate) use walk::{Run, walk};

@@ -83,6 +83,7 @@ pub(super) struct Gemm {
     pub(super) act: DType,
     pub(super) a: View<2>,
     pub(super) m: usize,
+    pub(super) rows_like: usize,
     pub(super) k: usize,
     pub(super) segments: Box<[gemm::Segment]>,
     pub(super) out: *mut f32,
@@ -124,10 +125,17 @@ pub(super) struct PreparedStep {
     depends: [bool; 3],
 }
 
+/// The sizes of a step, and those by which its kernels are chosen: the same, or larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StepSizes {
+    pub(crate) own: Sizes,
+    pub(crate) like: Sizes,
+}
+
 /// An entry, resolved for the sizes of the last step that ran.
 pub(crate) struct Prepared {
     pub(super) steps: Vec<PreparedStep>,
-    sizes: Option<Sizes>,
+    sizes: Option<StepSizes>,
 }
 
 // SAFETY: the addresses in it are of the session's own memory, which moves to another thread together with it; while
@@ -159,9 +167,10 @@ impl Prepared {
         Prepared { steps, sizes: None }
     }
 
-    /// Makes the numbers those of a step of these sizes.
-    pub(crate) fn resolve(&mut self, entry: &Entry, bases: &Bases, sizes: &Sizes) {
-        let changed = Sym::ALL.map(|s| self.sizes.is_none_or(|old| old.get(s) != sizes.get(s)));
+    /// Makes the numbers those of a step of these sizes, all of them within the entry's bounds.
+    pub(crate) fn resolve(&mut self, entry: &Entry, bases: &Bases, sizes: &StepSizes) {
+        let differs = |old: &StepSizes, s| old.own.get(s) != sizes.own.get(s) || old.like.get(s) != sizes.like.get(s);
+        let changed = Sym::ALL.map(|s| self.sizes.is_none_or(|old| differs(&old, s)));
         if changed == [false; 3] {
             return;
         }
@@ -221,6 +230,7 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
             act: work.act,
             a: bases.view_of(work.act, &work.a, &none),
             m: 0,
+            rows_like: 0,
             k: work.k,
             segments: work
                 .segments
@@ -279,7 +289,8 @@ fn task(executable: &Executable, work: &Work, bases: &Bases, tier: Tier) -> Task
 }
 
 /// Fills in the numbers of a step.
-fn resolve(task: &mut Task, work: &Work, bases: &Bases, sizes: &Sizes) {
+fn resolve(task: &mut Task, work: &Work, bases: &Bases, sizes: &StepSizes) {
+    let StepSizes { own: sizes, like } = sizes;
     match (task, work) {
         (Task::Rows { arguments, count, .. }, Work::Rows(work)) => {
             arguments.resolve(&work.scalars, sizes);
@@ -288,6 +299,7 @@ fn resolve(task: &mut Task, work: &Work, bases: &Bases, sizes: &Sizes) {
         (Task::Gemm(gemm), Work::Gemm(work)) => {
             gemm.a = bases.view_of(work.act, &work.a, sizes);
             gemm.m = work.m.value(sizes);
+            gemm.rows_like = work.m.value(like);
             if let (Some((_, _, arguments)), Some(epilogue)) = (&mut gemm.epilogue, &work.epilogue) {
                 arguments.resolve(&epilogue.scalars, sizes);
             }

@@ -19,6 +19,8 @@ pub(crate) struct Run<'a> {
     pub(crate) routines: &'a [usize],
     /// The rows, grouped by slot.
     pub(crate) segments: &'a [attention::Segment],
+    /// As how many rows each of them is attended with where it has fewer.
+    pub(crate) segment_like: usize,
     /// The first thread's scratch; the others' follow.
     pub(crate) scratch: *mut u8,
     /// Bytes from one thread's scratch to the next.
@@ -173,6 +175,7 @@ unsafe fn perform(worker: &Worker, run: &Run, task: &Task, own: *mut u8, routine
                 act: g.act,
                 a: g.a,
                 m: g.m,
+                rows_like: g.rows_like,
                 k: g.k,
                 segments: &g.segments,
                 output,
@@ -197,6 +200,7 @@ unsafe fn perform(worker: &Worker, run: &Run, task: &Task, own: *mut u8, routine
                 tokens: a.tokens,
                 positions: a.positions,
                 segments: run.segments,
+                rows_like: run.segment_like,
                 kv_heads: a.kv_heads,
                 group: a.group,
                 head_dim: a.head_dim,

@@ -1,12 +1,9 @@
 //! Asking memory for weights before they are needed, over the end of a panel too.
 
-use crate::tiers::Simd;
+pub(super) use crate::prefetch::prefetch;
 
 /// How far ahead the weights are asked for, bytes: past the end of a 4 KiB page, where the hardware's prefetchers stop.
 const AHEAD: usize = 4096;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// Where the weights lie that a pass asks for. The only pass over its panels asks for later ones of them, and near their end
 /// for the beginning of the panels after them. Where several passes, one for each block of rows, go over the same panels, each asks for a
@@ -52,20 +49,6 @@ impl Ahead {
 /// Bytes from one address to another; 0 to none.
 fn distance(from: *const u8, to: *const u8) -> isize {
     if to.is_null() { 0 } else { to.addr() as isize - from.addr() as isize }
-}
-
-/// Asks for the lines of so many bytes.
-///
-/// # Safety
-/// The machine must have the instruction set. The bytes need not be valid.
-#[inline(always)]
-pub(super) unsafe fn prefetch<S: Simd>(at: *const u8, bytes: usize) {
-    let mut line = 0;
-    while line < bytes {
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe { S::prefetch(at.wrapping_add(line)) };
-        line += LINE;
-    }
 }
 
 #[cfg(test)]

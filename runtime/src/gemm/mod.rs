@@ -80,6 +80,8 @@ pub struct GemmArgs<'a> {
     pub a: View<2>,
     /// Rows.
     pub m: usize,
+    /// As how many rows they are multiplied, at least `m`: from a number of rows on there are tiles, which round otherwise.
+    pub rows_like: usize,
     /// Inputs.
     pub k: usize,
     /// The outputs.

@@ -61,7 +61,7 @@ pub(super) fn take(args: &GemmArgs) -> bool {
         }
     };
     // Panels of all segments go into one task; more than these go to the vectors.
-    let fits = args.m >= least && tiles_take(args.act, args.k) && args.tile_segments() <= TASK_PANELS;
+    let fits = args.rows_like >= least && tiles_take(args.act, args.k) && args.tile_segments() <= TASK_PANELS;
     args.tier == Tier::Amx && fits && args.segments.iter().all(weights)
 }
 

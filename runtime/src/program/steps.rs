@@ -3,7 +3,7 @@
 use super::calls::Call;
 use super::error::Fault;
 use super::reach::{Base, Ground, Reach, bytes, disjoint, overflow, product};
-use crate::attention::is_cache;
+use crate::attention::{MOST_TOKENS, is_cache};
 use crate::dot::BATCH_AXES;
 use llamac_formats::program::{
     AttentionWork, DotWork, EpilogueWork, GatherWork, GemmSegment, GemmWork, Operand, StateInfo, Work,
@@ -211,6 +211,13 @@ impl Ground<'_> {
                 what: "the shapes of keys and values".to_owned(),
                 found: format!("{:?} and {:?}", keys.dims, values.dims),
                 expected: format!("both [slots, {}, tokens, {}]", work.kv_heads, work.head_dim),
+            });
+        }
+        if keys.dims[2] >= MOST_TOKENS {
+            return Err(Fault::Mismatch {
+                what: "the tokens of a slot of the cache".to_owned(),
+                found: keys.dims[2].to_string(),
+                expected: format!("fewer than {MOST_TOKENS}: compile with a smaller context (-c)"),
             });
         }
         let rows = self.sizes.rows;

@@ -1,5 +1,6 @@
 //! Several sequences generated together: which rows a step has, and whose token each row of logits becomes.
 
+use super::like::Like;
 use super::{GenerateError, Generator, Row};
 use crate::sample::Sampler;
 use llamac_formats::Sizes;
@@ -20,8 +21,10 @@ pub struct Chosen {
 /// added together share its run. Each step gives the tokens that it chose, at most one for each sequence, in the order of
 /// the slots. A sequence goes on until it is removed, which leaves its place to another.
 ///
-/// What a sequence gets does not depend on what the others hold. How many rows its steps have may change the rounding, as
-/// everywhere.
+/// What a sequence gets does not depend on the others: not on what they hold, how many they are, or when they begin and end. How
+/// numbers are rounded is chosen once, from the number of places and the chunk, and kept: where there is more than one place, steps
+/// of tokens have the kernels of as many rows as there are places, steps of prompts those of a full chunk, however many rows come. So a
+/// sequence may be rounded otherwise in a batch of another size, or alone, as everywhere.
 ///
 /// ```no_run
 /// use llamac_runtime::sample::{Sampler, SamplingParams};
@@ -62,6 +65,10 @@ pub struct Batch<'g> {
     /// The tokens of the next step of one row each.
     pending: Vec<(usize, u32)>,
     chosen: Vec<Chosen>,
+    /// Whose kernels the steps of prompts have.
+    of_prompts: Like,
+    /// Whose kernels the steps of one row each have.
+    of_tokens: Like,
 }
 
 #[derive(Default)]
@@ -96,7 +103,17 @@ impl<'g> Batch<'g> {
         }
         generator.clear();
         let rows = generator.session().program().bounds.rows;
+        // A sequence that has no neighbours has nothing to be protected from.
+        let (of_prompts, of_tokens) = if places == 1 {
+            (Like::default(), Like::default())
+        } else {
+            let chunk = generator.chunk();
+            let of_prompts = Like { rows: chunk, outputs: places, of_a_slot: chunk };
+            (of_prompts, Like { rows: places, outputs: places, of_a_slot: 1 })
+        };
         Ok(Batch {
+            of_prompts,
+            of_tokens,
             places: (0..places).map(|_| Place::default()).collect(),
             prompts: Vec::with_capacity(places),
             rows: Vec::with_capacity(rows),
@@ -208,7 +225,7 @@ impl<'g> Batch<'g> {
             State::Chose(token) => Some((slot, token)),
             _ => None,
         }));
-        self.generator.decode(&self.pending)?;
+        self.generator.decode_like(&self.pending, self.of_tokens)?;
         for row in 0..self.pending.len() {
             self.choose(row, self.pending[row].0);
         }
@@ -237,7 +254,7 @@ impl<'g> Batch<'g> {
         if ended == 0 && !self.generator.session().holds(&unseen) {
             self.outputs.push(self.rows.len() - 1);
         }
-        self.generator.step_rows(&self.rows, &self.outputs)?;
+        self.generator.step_rows_like(&self.rows, &self.outputs, self.of_prompts)?;
         for row in &self.rows {
             if let State::Prompt(_, held) = &mut self.places[row.slot].state {
                 *held = row.position + 1;

@@ -1,5 +1,6 @@
 //! Tokens in, logits out: what a language model's inputs and states mean.
 
+use super::like::Like;
 use super::{Data, GenerateError, Session};
 use crate::sample::Sampler;
 use llamac_formats::{DType, Extent, Sizes, Sym};
@@ -242,7 +243,7 @@ impl Generator {
         Ok(held)
     }
 
-    /// Puts a row together; the step's rows are in `self.rows`, the wanted ones in `self.wanted`.
+    /// Begins a step: no rows in `self.rows`, none wanted in `self.wanted`.
     fn begin(&mut self) {
         self.rows.clear();
         self.wanted.clear();
@@ -250,6 +251,11 @@ impl Generator {
 
     /// Runs `self.rows`, wanting `self.wanted`.
     fn run(&mut self) -> Result<(), GenerateError> {
+        self.run_like(Like::default())
+    }
+
+    /// As [`Generator::run`], with the kernels that a step of other sizes has.
+    fn run_like(&mut self, like: Like) -> Result<(), GenerateError> {
         let bounds = self.session.program().bounds;
         if self.rows.is_empty() {
             return Err(GenerateError::Empty);
@@ -289,12 +295,13 @@ impl Generator {
             slots.push(row.slot as i32);
         }
         outputs.extend(self.wanted.iter().map(|row| i32::try_from(*row).unwrap_or(i32::MAX)));
-        self.session.step(&[
+        let inputs = [
             ("tokens", Data::I32(tokens)),
             ("positions", Data::I32(positions)),
             ("slots", Data::I32(slots)),
             ("outputs", Data::I32(outputs)),
-        ])?;
+        ];
+        self.session.step_like(&inputs, like)?;
         self.lengths.copy_from_slice(&self.after);
         Ok(())
     }
@@ -346,6 +353,11 @@ impl Generator {
     /// # Errors
     /// [`GenerateError`]; more slots than the program has rows or outputs are refused.
     pub fn decode(&mut self, batch: &[(usize, u32)]) -> Result<Logits<'_>, GenerateError> {
+        self.decode_like(batch, Like::default())
+    }
+
+    /// As [`Generator::decode`], with the kernels that a step of other sizes has.
+    pub(super) fn decode_like(&mut self, batch: &[(usize, u32)], like: Like) -> Result<Logits<'_>, GenerateError> {
         let bounds = self.session.program().bounds;
         self.begin();
         if batch.len() > bounds.rows.min(bounds.outputs) {
@@ -367,7 +379,7 @@ impl Generator {
             self.rows.push(Row { slot: *slot, token: *token, position });
             self.wanted.push(i);
         }
-        self.run()?;
+        self.run_like(like)?;
         Ok(self.logits())
     }
 
@@ -378,12 +390,22 @@ impl Generator {
     /// # Errors
     /// [`GenerateError`].
     pub fn step_rows(&mut self, rows: &[Row], outputs: &[usize]) -> Result<Logits<'_>, GenerateError> {
+        self.step_rows_like(rows, outputs, Like::default())
+    }
+
+    /// As [`Generator::step_rows`], with the kernels that a step of other sizes has.
+    pub(super) fn step_rows_like(
+        &mut self,
+        rows: &[Row],
+        outputs: &[usize],
+        like: Like,
+    ) -> Result<Logits<'_>, GenerateError> {
         let bounds = self.session.program().bounds;
         self.begin();
         // One more than fits is enough to be refused, and needs no large allocation.
         self.rows.extend_from_slice(&rows[..rows.len().min(bounds.rows + 1)]);
         self.wanted.extend_from_slice(&outputs[..outputs.len().min(bounds.outputs + 1)]);
-        self.run()?;
+        self.run_like(like)?;
         Ok(self.logits())
     }
 

@@ -4,6 +4,7 @@ mod batch;
 mod data;
 mod error;
 mod generator;
+mod like;
 mod perplexity;
 mod prefill;
 mod rows;
@@ -21,6 +22,7 @@ use crate::profile::{Clock, EntryTimes, ProfileTable, ThreadTrace};
 use crate::program::{Executable, Layout, OpenError};
 use crate::routines::routines;
 use crate::tiers::Tier;
+use like::Like;
 use llamac_formats::Sizes;
 use llamac_formats::program::Program;
 use rows::Rows;
@@ -178,14 +180,20 @@ impl Session {
     /// # Errors
     /// [`StepError`]; a refused step changes nothing, and the outputs of the last one stay.
     pub fn step(&mut self, inputs: &[(&str, Data<'_>)]) -> Result<Outputs<'_>, StepError> {
+        self.step_like(inputs, Like::default())
+    }
+
+    /// As [`Session::step`], with the entry and the kernels that a step of other sizes has.
+    fn step_like(&mut self, inputs: &[(&str, Data<'_>)], like: Like) -> Result<Outputs<'_>, StepError> {
         let start = self.clock.is_some().then(Instant::now);
         let executable = Arc::clone(&self.executable);
         let program = executable.program();
-        let sizes = rows::measure(program, executable.row_ports(), inputs, &mut self.rows)?;
-        let index = self.entry(&sizes).ok_or(StepError::TooLarge {
-            rows: sizes.rows,
-            outputs: sizes.outputs,
-            tokens: sizes.tokens,
+        let sizes =
+            like.sizes(rows::measure(program, executable.row_ports(), inputs, &mut self.rows)?, &program.bounds);
+        let index = self.entry(&sizes.like).ok_or(StepError::TooLarge {
+            rows: sizes.like.rows,
+            outputs: sizes.like.outputs,
+            tokens: sizes.like.tokens,
             most_rows: program.bounds.rows,
             most_outputs: program.bounds.outputs,
             most_tokens: program.bounds.tokens,
@@ -209,6 +217,7 @@ impl Session {
             tier: self.tier,
             routines: &self.routines,
             segments: &self.rows.segments,
+            segment_like: like.of_a_slot,
             scratch,
             scratch_stride: self.scratch.stride,
             kernel_scratch: self.scratch.kernel,
@@ -226,8 +235,8 @@ impl Session {
         if let (Some(start), Some(laps)) = (start, run.laps) {
             laps.ran(start.elapsed().as_nanos() as u64);
         }
-        self.last = Some(sizes);
-        Ok(Outputs { session: self, sizes })
+        self.last = Some(sizes.own);
+        Ok(Outputs { session: self, sizes: sizes.own })
     }
 
     /// The outputs of the last step, if there was one.

@@ -213,7 +213,9 @@ impl Report<'_> {
         let outputs = rows.checked_div(test.prompt).map_or(test.sequences, |ended| ended.max(1));
         let sizes = Sizes { rows, outputs, tokens };
         let entry = build.plan.as_ref()?.entries.get(self.entry(build, test))?;
-        Some(traffic::outside_gemms(entry, &sizes))
+        // Of prompts, as many as the chunk has rows of.
+        let sequences = if test.prompt > 0 { rows.div_ceil(test.prompt) } else { test.sequences };
+        Some(traffic::outside_gemms(entry, &sizes, sequences))
     }
 }
 

@@ -103,6 +103,7 @@ impl Activations {
                 act: self.act,
                 a: View::new(a.cast_mut().cast(), [self.stride, 1]),
                 m,
+                rows_like: m,
                 k,
                 segments,
                 output: match paired {
@@ -320,6 +321,7 @@ fn rows_of_bytes_are_found_through_an_index() {
                 act: DType::Q8,
                 a: view,
                 m: 5,
+                rows_like: 5,
                 k,
                 segments: &[segment(&matrix, n)],
                 output: Output::Rows { out: out.get(), stride: n },
