@@ -3,7 +3,8 @@
 //! The error is at most 1.5 units in the last place of the result (the tests measure it over all exponents), also where the
 //! result is subnormal. −∞ gives 0, what exceeds the largest f32 gives ∞, no number gives no number.
 
-use crate::tiers::{Kernel, Simd, Tier};
+use crate::routines::routine;
+use crate::tiers::{Kernel, Simd};
 
 /// Below this the result rounds to 0.
 const LOWEST: f32 = -104.0;
@@ -69,42 +70,15 @@ impl Kernel for Exp {
     }
 }
 
-/// The type of the routine `Routine::Exp`.
-pub type ExpRoutine = unsafe extern "C" fn(out: *mut f32, input: *const f32, n: u64);
-
-/// # Safety
-/// As `Routine::Exp`: `n` elements at both addresses, which are the same or do not overlap.
-unsafe extern "C" fn exp_portable(out: *mut f32, input: *const f32, n: u64) {
-    // SAFETY: every machine has the tier; the caller vouches for the rest.
-    unsafe { Tier::Portable.dispatch(Exp { out, input, n: n as usize }) }
-}
-
-/// # Safety
-/// As [`exp_portable`], and the machine must have AVX2.
-unsafe extern "C" fn exp_avx2(out: *mut f32, input: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx2.dispatch(Exp { out, input, n: n as usize }) }
-}
-
-/// # Safety
-/// As [`exp_portable`], and the machine must have AVX-512.
-unsafe extern "C" fn exp_avx512(out: *mut f32, input: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx512.dispatch(Exp { out, input, n: n as usize }) }
-}
-
-/// `Routine::Exp` of a tier. It may be called only on a machine that has the tier.
-pub fn routine(tier: Tier) -> ExpRoutine {
-    match tier {
-        Tier::Portable => exp_portable,
-        Tier::Avx2 => exp_avx2,
-        Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => exp_avx512,
-    }
+routine! {
+    /// The type of the routine `Routine::Exp`.
+    ExpRoutine(out: *mut f32, input: *const f32, n: u64) => Exp { out, input, n: n as usize }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tiers::Tier;
 
     /// The exponential of `from`, tier by tier.
     fn run(tier: Tier, x: &[f32]) -> Vec<f32> {

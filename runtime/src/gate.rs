@@ -1,7 +1,8 @@
 //! The gate of a feed-forward block, `silu(g) · u`: the routine `Routine::SiluMul`.
 
 use crate::exp::exp;
-use crate::tiers::{Kernel, Simd, Tier};
+use crate::routines::routine;
+use crate::tiers::{Kernel, Simd};
 
 /// `silu(gate) · up` over lines.
 struct SiluMul {
@@ -45,43 +46,16 @@ unsafe fn silu_mul<S: Simd>(gate: S::F, up: S::F) -> S::F {
     }
 }
 
-/// The type of the routine `Routine::SiluMul`.
-pub type SiluMulRoutine = unsafe extern "C" fn(out: *mut f32, gate: *const f32, up: *const f32, n: u64);
-
-/// # Safety
-/// As `Routine::SiluMul`: `n` elements at all addresses; `out` is one of the others or overlaps none.
-unsafe extern "C" fn silu_mul_portable(out: *mut f32, gate: *const f32, up: *const f32, n: u64) {
-    // SAFETY: every machine has the tier; the caller vouches for the rest.
-    unsafe { Tier::Portable.dispatch(SiluMul { out, gate, up, n: n as usize }) }
-}
-
-/// # Safety
-/// As [`silu_mul_portable`], and the machine must have AVX2.
-unsafe extern "C" fn silu_mul_avx2(out: *mut f32, gate: *const f32, up: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx2.dispatch(SiluMul { out, gate, up, n: n as usize }) }
-}
-
-/// # Safety
-/// As [`silu_mul_portable`], and the machine must have AVX-512.
-unsafe extern "C" fn silu_mul_avx512(out: *mut f32, gate: *const f32, up: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx512.dispatch(SiluMul { out, gate, up, n: n as usize }) }
-}
-
-/// `Routine::SiluMul` of a tier. It may be called only on a machine that has the tier.
-pub fn routine(tier: Tier) -> SiluMulRoutine {
-    match tier {
-        Tier::Portable => silu_mul_portable,
-        Tier::Avx2 => silu_mul_avx2,
-        Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => silu_mul_avx512,
-    }
+routine! {
+    /// The type of the routine `Routine::SiluMul`.
+    SiluMulRoutine(out: *mut f32, gate: *const f32, up: *const f32, n: u64) => SiluMul { out, gate, up, n: n as usize }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::Numbers;
+    use crate::tiers::Tier;
 
     /// The products, apart from or over one of their factors.
     fn run(tier: Tier, gate: &[f32], up: &[f32], over: usize) -> Vec<f32> {

@@ -4,7 +4,8 @@
 //! too. What the machines' own conversions make of subnormals is 0.
 
 use crate::quantise::INFINITE;
-use crate::tiers::{Kernel, Simd, Tier};
+use crate::routines::routine;
+use crate::tiers::{Kernel, Simd};
 
 /// Rounds a line.
 struct Round {
@@ -33,37 +34,9 @@ impl Kernel for Round {
     }
 }
 
-/// The type of the routine `Routine::RoundBf16`.
-pub type RoundRoutine = unsafe extern "C" fn(out: *mut u16, input: *const f32, n: u64);
-
-/// # Safety
-/// As `Routine::RoundBf16`: `n` elements at `input`, room for as many at `out`, apart from each other.
-unsafe extern "C" fn round_portable(out: *mut u16, input: *const f32, n: u64) {
-    // SAFETY: every machine has the tier; the caller vouches for the rest.
-    unsafe { Tier::Portable.dispatch(Round { out, input, n: n as usize }) }
-}
-
-/// # Safety
-/// As [`round_portable`], and the machine must have AVX2.
-unsafe extern "C" fn round_avx2(out: *mut u16, input: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx2.dispatch(Round { out, input, n: n as usize }) }
-}
-
-/// # Safety
-/// As [`round_portable`], and the machine must have AVX-512.
-unsafe extern "C" fn round_avx512(out: *mut u16, input: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx512.dispatch(Round { out, input, n: n as usize }) }
-}
-
-/// `Routine::RoundBf16` of a tier. It may be called only on a machine that has the tier.
-pub fn routine(tier: Tier) -> RoundRoutine {
-    match tier {
-        Tier::Portable => round_portable,
-        Tier::Avx2 => round_avx2,
-        Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => round_avx512,
-    }
+routine! {
+    /// The type of the routine `Routine::RoundBf16`.
+    RoundRoutine(out: *mut u16, input: *const f32, n: u64) => Round { out, input, n: n as usize }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Every operation is one that all machines round alike, so all tiers equal [`llamac_formats::q8::encode`] to the bit.
 
-use crate::tiers::{Kernel, Simd, Tier};
+use crate::routines::routine;
+use crate::tiers::{Kernel, Simd};
 use llamac_formats::q8;
 
 /// Added to |x| < 2²² it rounds to a whole number, to even between two, which is then in the lower bits.
@@ -63,37 +64,9 @@ fn encode(x: &[f32; q8::ELEMENTS], out: &mut [u8; q8::BYTES]) {
     }
 }
 
-/// The type of the routine `Routine::QuantizeQ8`.
-pub type QuantiseRoutine = unsafe extern "C" fn(out: *mut u8, input: *const f32, n: u64);
-
-/// # Safety
-/// As `Routine::QuantizeQ8`: `n` elements at `input`, a multiple of 32, and room for their blocks at `out`.
-unsafe extern "C" fn quantise_portable(out: *mut u8, input: *const f32, n: u64) {
-    // SAFETY: every machine has the tier; the caller vouches for the rest.
-    unsafe { Tier::Portable.dispatch(Quantise { out, input, blocks: n as usize / q8::ELEMENTS }) }
-}
-
-/// # Safety
-/// As [`quantise_portable`], and the machine must have AVX2.
-unsafe extern "C" fn quantise_avx2(out: *mut u8, input: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx2.dispatch(Quantise { out, input, blocks: n as usize / q8::ELEMENTS }) }
-}
-
-/// # Safety
-/// As [`quantise_portable`], and the machine must have AVX-512.
-unsafe extern "C" fn quantise_avx512(out: *mut u8, input: *const f32, n: u64) {
-    // SAFETY: the caller vouches for it.
-    unsafe { Tier::Avx512.dispatch(Quantise { out, input, blocks: n as usize / q8::ELEMENTS }) }
-}
-
-/// `Routine::QuantizeQ8` of a tier. It may be called only on a machine that has the tier.
-pub fn routine(tier: Tier) -> QuantiseRoutine {
-    match tier {
-        Tier::Portable => quantise_portable,
-        Tier::Avx2 => quantise_avx2,
-        Tier::Avx512 | Tier::Avx512Vnni | Tier::Amx => quantise_avx512,
-    }
+routine! {
+    /// The type of the routine `Routine::QuantizeQ8`.
+    QuantiseRoutine(out: *mut u8, input: *const f32, n: u64) => Quantise { out, input, blocks: n as usize / q8::ELEMENTS }
 }
 
 #[cfg(test)]
