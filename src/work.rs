@@ -1,7 +1,7 @@
 //! How much a step of a program moves and computes: bytes and operations, by the program alone.
 
-use llamac_formats::program::{Entry, GemmWork, Operand, Program, RowsWork, Step, Work};
-use llamac_formats::{Sizes, q8};
+use llamac_formats::Sizes;
+use llamac_formats::program::{Entry, GemmWork, Operand, Program, Routine, RowsWork, Step, Work};
 use std::collections::HashMap;
 
 /// What a step moves and computes. Bytes count each operand once: what caches give a second time is not moved.
@@ -153,15 +153,17 @@ impl Row {
                 }
                 continue;
             }
-            if let Some(rest) = line.strip_prefix("quantize q8 ") {
-                let Some((to, from)) = rest.split_once("], ") else { continue };
-                let count: u64 = to.rsplit_once("..+").and_then(|(_, n)| n.parse().ok()).unwrap_or(0);
-                if let Some(buffer) = buffer(to) {
-                    let blocks = count.div_ceil(q8::ELEMENTS as u64);
-                    *row.stored.entry(buffer).or_default() += often * blocks * q8::BYTES as u64;
-                }
-                if let Some(buffer) = buffer(from) {
-                    *row.loaded.entry((buffer, sweep)).or_default() += often * count * ELEMENT;
+            if let Some((routine, rest, count)) = stretch(line) {
+                row.operations += often * count * operations_of(routine);
+                // What is written comes first, what is read after it.
+                for (at, place) in rest.split("], ").enumerate() {
+                    let Some(buffer) = buffer(place) else { continue };
+                    if at == 0 {
+                        let bytes = routine.signature().1.storage(count as usize).unwrap_or(usize::MAX) as u64;
+                        *row.stored.entry(buffer).or_default() += often * bytes;
+                    } else {
+                        *row.loaded.entry((buffer, sweep)).or_default() += often * count * ELEMENT;
+                    }
                 }
                 continue;
             }
@@ -202,6 +204,23 @@ impl Row {
             *most = bytes.max(*most);
         }
         loaded.into_iter().chain(self.stored.iter().map(|(&b, &n)| (b, n))).collect()
+    }
+}
+
+/// `quantize_q8 b0[…], b1[…] for 64` → the routine, the lines and how many elements they have.
+fn stretch(line: &str) -> Option<(Routine, &str, u64)> {
+    let (name, rest) = line.split_once(' ')?;
+    let routine = Routine::ALL.into_iter().find(|r| r.name() == name)?;
+    let (lines, count) = rest.rsplit_once(" for ")?;
+    Some((routine, lines, count.parse().ok()?))
+}
+
+/// Arithmetic for an element: of real numbers, as in compiled loops, which count no conversions.
+fn operations_of(routine: Routine) -> u64 {
+    match routine {
+        Routine::Exp => 1,
+        Routine::SiluMul => 5,
+        Routine::QuantizeQ8 | Routine::RoundBf16 => 0,
     }
 }
 
@@ -284,8 +303,8 @@ mod tests {
     #[test]
     fn blocks_are_counted() {
         let text = "kernel (b0: q8 out, b1: f32) scratch 256 for row i0 {
-  quantize q8 b0[1024*i0..+1024], b1[1024*i0]
-  quantize q8 b0[64*i0..+64], scratch+0[0]
+  quantize_q8 b0[1024*i0..], b1[1024*i0..] for 1024
+  quantize_q8 b0[64*i0..], scratch+0[0..] for 64
 }";
         let mut buffers = Row::of(text, &SIZES).buffers();
         buffers.sort_unstable();

@@ -135,6 +135,29 @@ fn amounts_of_a_decode() {
     assert_eq!(operations, weights.iter().map(|w| 2 * w.dims.iter().product::<usize>() as u64).sum::<u64>());
 }
 
+/// What kernels make by routines of the runtime is read off their loops as well: here the blocks of activations.
+#[test]
+fn amounts_of_blocks() {
+    let mut model = open("bard", &Sizes::default());
+    model.quantise("q8_0".parse().unwrap()).unwrap();
+    let build = Build::new(&model, &Options::fusing(FusionSet::All));
+    let program = &build.compiled.code.program;
+    let sizes = llamac_formats::Sizes { rows: 1, outputs: 1, tokens: 10 };
+    let mut casts = 0;
+    for entry in &program.entries {
+        for step in &entry.steps {
+            let amount = work::of(program, step, &sizes);
+            assert!(amount.bytes() > 0, "{}", step.name);
+            if step.name.ends_with(" cast") {
+                // 32 f32 read for every block of 40 bytes written.
+                assert_eq!(amount.bytes() % (128 + 40), 0, "{}", step.name);
+                casts += 1;
+            }
+        }
+    }
+    assert!(casts > 0);
+}
+
 #[test]
 fn the_trace_is_one_track_per_thread() {
     let dir = tempfile::tempdir().unwrap();

@@ -327,8 +327,11 @@ pub enum Routine {
 }
 
 impl Routine {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Routine; 4] = [Routine::Exp, Routine::QuantizeQ8, Routine::SiluMul, Routine::RoundBf16];
+
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = Routine::ALL.len();
 
     /// What it reads and what it makes: how many inputs, all f32, and the type of the result.
     pub const fn signature(self) -> (usize, DType) {
