@@ -3,7 +3,7 @@
 use crate::tiers::Simd;
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Asks for the cache lines of so many bytes.
 ///

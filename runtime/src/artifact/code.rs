@@ -64,9 +64,9 @@ fn check(kernels: &[KernelInfo], section: usize) -> Result<(), String> {
     Ok(())
 }
 
-// SAFETY: the region keeps the code in place as long as it lives, and the offsets were checked to be starts of kernels.
 // That the code has the signature and the reach that its table says is what the user vouches for by running the file: the
 // section is as trusted as any program, and every step was held against it.
+// SAFETY: the region keeps the code in place as long as it lives, and the offsets were checked to be starts of kernels.
 unsafe impl Code for MappedCode {
     fn address(&self, kernel: usize) -> *const u8 {
         self.region.address().wrapping_add(self.offsets[kernel])

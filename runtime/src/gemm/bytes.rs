@@ -17,8 +17,8 @@ use llamac_formats::program::Tile;
 use llamac_formats::{BlockFormat, DType, PANEL_WIDTH};
 use std::marker::PhantomData;
 
-/// The most panels of one pass.
-const MAX_PANELS: usize = 4;
+/// The most panels of one pass: one core gets more from memory in several streams.
+pub(super) const MAX_PANELS: usize = 4;
 
 /// The most rows of one pass.
 const MAX_ROWS: usize = 2;
@@ -32,7 +32,7 @@ pub(super) fn thread_scratch(segments: usize) -> usize {
 }
 
 /// Bytes of the panels of a pass, where several passes go over them: they stay in the second-level cache, and so do those of the next.
-const KEPT_BYTES: usize = 160 << 10;
+pub(super) const KEPT_BYTES: usize = 160 << 10;
 
 /// Rows and panels of a pass where so many rows are left: as many sums as there are registers for, or four panels side by side,
 /// because one core gets more from memory in several streams.

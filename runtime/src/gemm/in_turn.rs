@@ -8,20 +8,19 @@
 use super::ahead::Ahead;
 use super::blocks::{Blocks, Scales, quants, with_format};
 use super::byte_rows::{self, INTEGERS, Layout, SCALE};
+use super::bytes::{KEPT_BYTES, MAX_PANELS};
 use super::pack::RowBlocks;
 use super::registers::{load, store, unrolled, unrolled_rows, zero};
 use super::weights::panel_bytes;
 use super::{GemmArgs, Segment, segment_stride};
 use crate::pool::Worker;
+use crate::prefetch::LINE;
 use crate::tiers::{Kernel, Simd, Tier};
 use llamac_formats::panel::blocks::{PART, VECTOR};
 use llamac_formats::program::Tile;
 use llamac_formats::{BlockFormat, DType, PANEL_WIDTH};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-
-/// The most panels of one pass: one core gets more from memory in several streams.
-const MAX_PANELS: usize = 4;
 
 /// The most rows of a block: with two panels as many sums as there are registers for, beside the integer sums of a part.
 const MAX_BLOCK: usize = 7;
@@ -37,9 +36,6 @@ const MAX_TURN: usize = 8;
 
 /// Bytes of a part's quants, unpacked.
 const BYTES: usize = PART * PANEL_WIDTH;
-
-/// Bytes of the panels of a pass, where several passes go over them: they stay in the second-level cache, and so do those of the next.
-const KEPT_BYTES: usize = 160 << 10;
 
 /// f32 elements of scratch for the tile of one pass with this many segments.
 pub(super) fn thread_scratch(segments: usize) -> usize {
@@ -299,7 +295,7 @@ impl<const EIGHT: bool, const SCALES: usize, const MINIMUM: bool> Kernel for InT
                         }
                     }
                     let sharers = pass.sharers[1];
-                    let share = (bytes / 64).div_ceil(sharers * parts);
+                    let share = (bytes / LINE).div_ceil(sharers * parts);
                     for block in first..last {
                         let (row, rows) = blocks.block(block);
                         let asked = (block - first + pass.sharers[0]) * parts * share;
@@ -313,7 +309,7 @@ impl<const EIGHT: bool, const SCALES: usize, const MINIMUM: bool> Kernel for InT
                             group_parts: weights.group_parts,
                             tables,
                             parts,
-                            ask: from.wrapping_offset(offset).wrapping_add(64 * asked),
+                            ask: from.wrapping_offset(offset).wrapping_add(LINE * asked),
                             ask_step: panel_step,
                             share,
                             out: out.add((row - first_row) * row_stride + pair * PANEL_WIDTH),
@@ -374,7 +370,7 @@ impl Turn {
             S::prefetch(self.ask);
             S::prefetch(self.ask.wrapping_add(self.ask_step));
         }
-        self.ask = self.ask.wrapping_add(64);
+        self.ask = self.ask.wrapping_add(LINE);
     }
 
     /// Adds the products of `ROWS` rows to their sums.

@@ -1,9 +1,11 @@
 //! Activations times a packed weight: `out[m, n] = Σ_k a[m, k] · w[n, k]`, accumulated in f32.
 //!
-//! Two families of kernels: f32 products (`stream` for few rows, `block` for many), for which all activations and weights
-//! widen exactly, and products of bytes (`bytes`), where activations in `q8` meet weights in block formats. Every result is one chain of
-//! multiplications and additions in the order of the inputs, or of their blocks, whichever kernel of the family computes it.
-//! So it depends neither on the number of threads nor on how many rows the step has.
+//! Three families of kernels: f32 products (`stream` for few rows, `block` for many), for which all activations and weights
+//! widen exactly; products of bytes (`bytes` for few rows, `in_turn` for more), where activations in `q8` meet weights in block
+//! formats; and products of bf16 in tile registers (`tiles`), which a machine that has them takes for many rows of bytes or bf16.
+//! Every result is one chain of multiplications and additions in the order of the inputs, or of their blocks, whichever kernel of
+//! the family computes it. So it depends neither on the number of threads nor on what other rows hold; how many rows a step has
+//! decides between the families, unless [`GemmArgs::rows_like`] does.
 
 mod ahead;
 mod block;

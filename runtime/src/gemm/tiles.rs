@@ -24,7 +24,8 @@ const UNPACKED_BLOCK: usize = 2048;
 /// until they are read for the second time, though it has room for them.
 const BLOCK: usize = 512;
 
-/// Up to so many rows a block is short in any case: the longer, the later the second pair of row tiles.
+/// Up to so many rows, blocks whose panels are unpacked are short as well: with few row tiles to pass over them, the weights' way from
+/// memory is not hidden, and the sooner unpacked panels are used again, the better.
 const SHORT_ROWS: usize = 128;
 
 /// Inputs of a block. No result depends on it.

@@ -8,6 +8,7 @@
 
 use super::Simd;
 use super::avx512::Avx512;
+use crate::prefetch::LINE;
 use core::arch::asm;
 use core::arch::x86_64::*;
 use core::mem::offset_of;
@@ -223,9 +224,6 @@ impl Prefetch {
         self.step.div_ceil(2 * LINE).clamp(2, 4)
     }
 }
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// What the assembly reads, by offset.
 #[repr(C)]
