@@ -1,7 +1,7 @@
 //! Many rows on a machine with tile registers: bf16 activations meet bf16 weights, products and sums in f32.
 //!
 //! Rows are packed as tiles of 16 rows × 32 inputs. A task's panels are bf16 already or are unpacked once, a block of inputs at a
-//! time that stays in the second-level cache; pairs of row tiles pass over them, [`DEPTH`] inputs at a time, so that the
+//! time that stays in the second-level cache; pairs of row tiles pass over them, a few hundred inputs at a time, so that the
 //! activations of a pair stay in the first-level cache while the panels stream out of the second.
 
 use super::blocks::{Blocks, Scales, quants, weight, with_format};
@@ -14,11 +14,26 @@ use llamac_formats::panel::blocks::{PART, group};
 use llamac_formats::{BlockFormat, DType, PANEL_WIDTH, program, q8};
 use std::marker::PhantomData;
 
-/// Inputs of a pass: two row tiles and two panels of them (16 KiB each) fit the first-level cache.
-const DEPTH: usize = 256;
+/// How a GEMM is cut. No result depends on it.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// Panels of a task.
+    panels: usize,
+    /// Inputs of a block, whose panels are in the second-level cache.
+    block: usize,
+    /// Inputs of a pass: those of two row tiles stay in the first-level cache, whatever number of panels streams by.
+    depth: usize,
+}
+
+/// The most panels of a task.
+const MOST_PANELS: usize = 16;
+
+/// Panels of a task whose activations stay in the second-level cache.
+const TASK_PANELS: usize = 8;
 
 /// Inputs of a block whose panels are unpacked: those of a task (512 KiB) fit the second-level cache.
 const UNPACKED_BLOCK: usize = 2048;
+const WIDE_UNPACKED_BLOCK: usize = UNPACKED_BLOCK * TASK_PANELS / MOST_PANELS;
 
 /// Inputs of a block whose panels are read where they lie. Those of a task are 128 KiB: of more, the second-level cache keeps little
 /// until they are read for the second time, though it has room for them.
@@ -28,9 +43,33 @@ const BLOCK: usize = 512;
 /// memory is not hidden, and the sooner unpacked panels are used again, the better.
 const SHORT_ROWS: usize = 128;
 
-/// Inputs of a block. No result depends on it.
-fn block_of(act: DType, m: usize) -> usize {
-    if act == DType::BF16 || m <= SHORT_ROWS { BLOCK } else { UNPACKED_BLOCK }
+/// Bytes of packed rows that the second-level cache keeps beside the panels.
+const KEPT_ROWS: usize = 1 << 20;
+
+/// The fewest wide tasks of a thread: the last ones end at different times.
+const LEAST_WIDE_TASKS: usize = 8;
+
+/// Whether the rows of a task come from the third-level cache for every task, so that there should be few of those.
+fn may_be_wide(rows: usize, k: usize) -> bool {
+    2 * rows.next_multiple_of(2 * amx::ROWS).min(TASK_ROWS) * k > KEPT_ROWS
+}
+
+impl Cut {
+    fn new(args: &GemmArgs, rows: Rows, threads: usize) -> Cut {
+        let (segments, threads) = (args.tile_segments(), threads.div_ceil(rows.parts));
+        // At most so many panels leave every thread some tasks.
+        let spread = |tasks: usize| args.column_tasks(1) / (threads * tasks) / 2 * 2;
+        let of_segment = |panels: usize| (panels / segments / 2 * 2).max(2);
+        let wide = may_be_wide(rows.part, args.k) && spread(LEAST_WIDE_TASKS) >= of_segment(MOST_PANELS);
+        let panels = of_segment(if wide { MOST_PANELS } else { TASK_PANELS }).min(spread(4).max(2));
+        let short = args.act == DType::BF16 || args.m <= SHORT_ROWS;
+        let block = match (short, wide) {
+            (true, _) => BLOCK,
+            (false, true) => WIDE_UNPACKED_BLOCK,
+            (false, false) => UNPACKED_BLOCK,
+        };
+        Cut { panels, block, depth: if wide { 512 } else { 256 } }
+    }
 }
 
 /// The most rows of a task: where the inputs are more than a block, the sums of all of them stay in the second-level cache.
@@ -38,9 +77,6 @@ const TASK_ROWS: usize = 512;
 
 /// The fewest rows for which a thread reads, and unpacks, all weights for itself.
 const LEAST_PART_ROWS: usize = 192;
-
-/// Panels of a task.
-const TASK_PANELS: usize = 8;
 
 /// Bytes from input to input of a bf16 panel.
 const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
@@ -66,11 +102,6 @@ pub(super) fn take(args: &GemmArgs) -> bool {
     args.tier == Tier::Amx && fits && args.segments.iter().all(weights)
 }
 
-/// Panels of each segment in a task with this many segments; even, because two go side by side.
-fn panels_per_segment(segments: usize) -> usize {
-    (TASK_PANELS / segments / 2 * 2).max(2)
-}
-
 /// Rows whose sums are kept at a time: all of a task, or one pair of row tiles where each is finished at once.
 fn rows_of_sums(m: usize, k: usize, block: usize) -> usize {
     if k > block { m.min(TASK_ROWS).next_multiple_of(2 * amx::ROWS) } else { 2 * amx::ROWS }
@@ -79,8 +110,10 @@ fn rows_of_sums(m: usize, k: usize, block: usize) -> usize {
 /// f32 elements of scratch for the sums and the unpacked panels of a task with at most `m` rows, `k` inputs and this many
 /// segments.
 pub(super) fn thread_scratch(m: usize, k: usize, segments: usize) -> usize {
-    let panels = TASK_PANELS.max(2 * segments);
-    panels * PANEL_WIDTH * (k.min(UNPACKED_BLOCK) / 2 + rows_of_sums(m, k, BLOCK))
+    let narrow = TASK_PANELS.max(2 * segments);
+    let wide = if may_be_wide(m, k) { MOST_PANELS } else { narrow };
+    let unpacked = (narrow * k.min(UNPACKED_BLOCK)).max(wide * k.min(WIDE_UNPACKED_BLOCK));
+    PANEL_WIDTH * (unpacked / 2 + wide * rows_of_sums(m, k, BLOCK))
 }
 
 /// How the rows are divided: into parts, among which the threads are divided, and each part into tasks.
@@ -126,10 +159,13 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f
     unsafe { pack(worker, args, rows, a) };
     worker.barrier();
     let a = a.cast_const();
-    let segments = args.tile_segments();
-    let spread = args.column_tasks(1) / (worker.threads() * 4) / 2 * 2;
-    let panels = spread.clamp(2, panels_per_segment(segments));
+    let cut = Cut::new(args, rows, worker.threads());
+    let panels = cut.panels;
     let column_tasks = args.column_tasks(panels);
+    let (row_stride, segments) = (panels * PANEL_WIDTH, args.tile_segments());
+    let sums_step = rows_of_sums(args.m, args.k, cut.block) * row_stride;
+    let used = segments * (sums_step + row_stride * cut.block.min(args.k) / 2);
+    debug_assert!(used <= thread_scratch(args.m, args.k, segments), "{used} elements of scratch");
     // SAFETY: the caller vouches for the machine.
     let mut tiles = unsafe { Tiles::new() };
     let mut backwards = false;
@@ -137,9 +173,6 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f
         let columns = args.columns(panels, task % column_tasks);
         // Where the threads of a part keep step, this is the thread's next task.
         let next = task + worker.threads().div_ceil(rows.parts);
-        let row_stride = panels * PANEL_WIDTH;
-        let block = block_of(args.act, args.m);
-        let sums_step = rows_of_sums(args.m, args.k, block) * row_stride;
         let (first, last) = rows.of(part, task / column_tasks);
         if first == last {
             return;
@@ -147,7 +180,7 @@ pub(super) unsafe fn many_rows(worker: &Worker, args: &GemmArgs, scratch: *mut f
         let task = Task {
             args,
             a,
-            block,
+            cut,
             first,
             last,
             columns,
@@ -269,8 +302,7 @@ struct Task<'a> {
     args: &'a GemmArgs<'a>,
     /// Packed rows.
     a: *const u8,
-    /// Inputs of a block.
-    block: usize,
+    cut: Cut,
     /// The first row, a multiple of 32.
     first: usize,
     /// Past the last row.
@@ -290,7 +322,7 @@ struct Task<'a> {
 /// Weights to come, which the products of a block fetch in equal shares.
 struct Following {
     /// Where the first bytes of each panel are.
-    panels: [*const u8; 2 * TASK_PANELS],
+    panels: [*const u8; MOST_PANELS],
     /// Panels.
     all: usize,
     /// Bytes of each.
@@ -319,21 +351,21 @@ impl Task<'_> {
     unsafe fn run(&self, tiles: &mut Tiles, backwards: &mut bool) {
         let k = self.args.k;
         let count = self.columns.end - self.columns.begin;
-        for block in (0..k).step_by(self.block) {
-            let inputs = self.block.min(k - block);
-            let mut panels = [std::ptr::null(); 2 * TASK_PANELS];
+        for block in (0..k).step_by(self.cut.block) {
+            let inputs = self.cut.block.min(k - block);
+            let mut panels = [std::ptr::null(); MOST_PANELS];
             let all = self.columns.segments.len() * count;
-            debug_assert!(all <= panels.len(), "a tile holds at most {TASK_PANELS} segments");
+            debug_assert!(all <= panels.len(), "a task has at most {MOST_PANELS} panels");
             for (i, panel) in panels.iter_mut().enumerate().take(all) {
                 let segment = &self.columns.segments[i / count];
                 // SAFETY: the caller vouches for the panels; each has its room in the scratch.
                 unsafe {
-                    let room = self.unpacked.add(i * self.block.min(k) * INPUT_BYTES);
+                    let room = self.unpacked.add(i * self.cut.block.min(k) * INPUT_BYTES);
                     *panel = self.bf16(segment, self.columns.begin + i % count, block, inputs, room);
                 }
             }
             let pairs = (self.last - self.first).div_ceil(2 * amx::ROWS);
-            let products = pairs * inputs.div_ceil(DEPTH) * all.div_ceil(2);
+            let products = pairs * inputs.div_ceil(self.cut.depth) * all.div_ceil(2);
             // SAFETY: the caller vouches for the panels.
             let mut following = unsafe { self.following(block + inputs, products) };
             for i in 0..pairs {
@@ -357,9 +389,9 @@ impl Task<'_> {
     /// As [`many_rows`].
     unsafe fn following(&self, k: usize, products: usize) -> Following {
         let (columns, k) = if k < self.args.k { (self.columns, k) } else { (self.next, 0) };
-        let inputs = self.block.min(self.args.k - k);
+        let inputs = self.cut.block.min(self.args.k - k);
         let count = columns.end - columns.begin;
-        let mut panels = [std::ptr::null(); 2 * TASK_PANELS];
+        let mut panels = [std::ptr::null(); MOST_PANELS];
         let mut bytes = 0;
         let all = (columns.segments.len() * count).min(panels.len());
         for (i, panel) in panels.iter_mut().enumerate().take(all) {
@@ -415,15 +447,16 @@ impl Task<'_> {
             let tile_bytes = |tile: usize| heights[tile] * 2 * amx::INPUTS;
             let first = self.a.add(row * self.args.k * 2);
             let second = if row_tiles == 2 { first.add(amx::ROWS * self.args.k * 2) } else { first };
-            for k in (block..block + inputs).step_by(DEPTH) {
-                let steps = DEPTH.min(block + inputs - k) / amx::INPUTS;
+            let depth = self.cut.depth;
+            for k in (block..block + inputs).step_by(depth) {
+                let steps = depth.min(block + inputs - k) / amx::INPUTS;
                 let a = [
                     first.add(k / amx::INPUTS * tile_bytes(0)),
                     second.add(k / amx::INPUTS * tile_bytes(row_tiles - 1)),
                 ];
                 // The activations of the next inputs, or of the next rows.
-                let to_come = if k + DEPTH < block + inputs {
-                    a.map(|a| a.wrapping_add(DEPTH / amx::INPUTS * tile_bytes(0)))
+                let to_come = if k + depth < block + inputs {
+                    a.map(|a| a.wrapping_add(depth / amx::INPUTS * tile_bytes(0)))
                 } else {
                     [0, amx::ROWS].map(|r| self.a.wrapping_add(2 * ((next + r) * self.args.k + block * amx::ROWS)))
                 };
@@ -451,7 +484,7 @@ impl Task<'_> {
 
     /// Elements from the first sums to those of a row.
     fn row_offset(&self, row: usize) -> usize {
-        if self.args.k > self.block { (row - self.first) * self.row_stride } else { 0 }
+        if self.args.k > self.cut.block { (row - self.first) * self.row_stride } else { 0 }
     }
 
     /// Where the sums of a row and a panel of all segments' panels begin.

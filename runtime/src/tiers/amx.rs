@@ -304,6 +304,8 @@ macro_rules! prefetch {
 
 /// One product: sums of some row tiles × panels, zeroed or loaded, a loop over the steps, sums stored. The sums live in
 /// tile registers from the first instruction to the last, so it is one piece of assembly.
+///
+/// Weights are loaded with the hint that they are not soon used again: activations stay in the first-level cache beside them.
 macro_rules! product {
     ($name:ident, sums: [$(($tmm:literal, $sum:literal)),*], loop: [$($body:expr),* $(,)?]) => {
         /// # Safety
@@ -360,9 +362,9 @@ macro_rules! product {
 }
 
 product!(two_by_two, sums: [("tmm0", "0"), ("tmm1", "8"), ("tmm2", "16"), ("tmm3", "24")], loop: [
+    "tileloaddt1 tmm6, [{b0} + {s}]",
+    "tileloaddt1 tmm7, [{b1} + {s}]",
     "tileloadd tmm4, [{a0} + {s}]",
-    "tileloadd tmm6, [{b0} + {s}]",
-    "tileloadd tmm7, [{b1} + {s}]",
     "tileloadd tmm5, [{a1} + {s}]",
     prefetch!("p0", "0"),
     prefetch!("p1", "8"),
@@ -373,7 +375,7 @@ product!(two_by_two, sums: [("tmm0", "0"), ("tmm1", "8"), ("tmm2", "16"), ("tmm3
 ]);
 product!(two_by_one, sums: [("tmm0", "0"), ("tmm2", "16")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
-    "tileloadd tmm6, [{b0} + {s}]",
+    "tileloaddt1 tmm6, [{b0} + {s}]",
     "tileloadd tmm5, [{a1} + {s}]",
     prefetch!("p1", "8"),
     "tdpbf16ps tmm0, tmm4, tmm6",
@@ -381,15 +383,15 @@ product!(two_by_one, sums: [("tmm0", "0"), ("tmm2", "16")], loop: [
 ]);
 product!(one_by_two, sums: [("tmm0", "0"), ("tmm1", "8")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
-    "tileloadd tmm6, [{b0} + {s}]",
-    "tileloadd tmm7, [{b1} + {s}]",
+    "tileloaddt1 tmm6, [{b0} + {s}]",
+    "tileloaddt1 tmm7, [{b1} + {s}]",
     prefetch!("p1", "8"),
     "tdpbf16ps tmm0, tmm4, tmm6",
     "tdpbf16ps tmm1, tmm4, tmm7",
 ]);
 product!(one_by_one, sums: [("tmm0", "0")], loop: [
     "tileloadd tmm4, [{a0} + {s}]",
-    "tileloadd tmm6, [{b0} + {s}]",
+    "tileloaddt1 tmm6, [{b0} + {s}]",
     prefetch!("p1", "8"),
     "tdpbf16ps tmm0, tmm4, tmm6",
 ]);

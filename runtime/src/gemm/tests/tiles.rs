@@ -72,3 +72,31 @@ fn the_division_of_rows_leaves_no_trace() {
         }
     }
 }
+
+/// Tasks are wide where activations do not stay in the caches and there are outputs enough: no result may show it.
+#[test]
+fn the_width_of_tasks_leaves_no_trace() {
+    if !Tier::Amx.available() {
+        eprintln!("this machine has no tiles: skipped");
+        return;
+    }
+    let mut numbers = Numbers::new(24);
+    let q8_0 = DType::Block(BlockFormat::Q8_0);
+    for (act, dtype, m, k) in
+        [(DType::BF16, DType::BF16, 500, 1056), (DType::Q8, q8_0, 500, 1056), (DType::Q8, q8_0, 258, 2080)]
+    {
+        let n = 2048;
+        let matrix = Matrix::new(dtype, n, k, &mut numbers);
+        let a = Activations::new(act, &numbers.reals(m * k), k);
+        let pool = Pool::new(1).unwrap();
+        let wide = a.times(&pool, Tier::Amx, m, k, &[segment(&matrix, n)]);
+        // Too few outputs for wide tasks.
+        for (first, n) in [(0, 48), (1008, 32)] {
+            let some = Segment { first: first / PANEL_WIDTH, n, ..segment(&matrix, n) };
+            let narrow = a.times(&pool, Tier::Amx, m, k, &[some]);
+            for (wide, narrow) in wide.chunks_exact(2048).zip(narrow.chunks_exact(n)) {
+                assert!(bits(&wide[first..first + n]) == bits(narrow), "{act} {dtype}, {m} rows of {k} inputs");
+            }
+        }
+    }
+}
