@@ -219,7 +219,7 @@ fn stretch(line: &str) -> Option<(Routine, &str, u64)> {
 fn operations_of(routine: Routine) -> u64 {
     match routine {
         Routine::Exp => 1,
-        Routine::SiluMul => 5,
+        Routine::SiluMul | Routine::SiluMulBf16 => 5,
         Routine::QuantizeQ8 | Routine::RoundBf16 => 0,
     }
 }

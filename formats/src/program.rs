@@ -324,11 +324,15 @@ pub enum Routine {
     SiluMul = 2,
     /// `extern "C" fn(out: *mut u16, input: *const f32, n: u64)`: n elements to the nearest bf16, ties to even; no number stays none.
     RoundBf16 = 3,
+    /// `extern "C" fn(out: *mut u16, gate: *const f32, up: *const f32, n: u64)`: what [`SiluMul`](Routine::SiluMul) makes, rounded as by
+    /// [`RoundBf16`](Routine::RoundBf16).
+    SiluMulBf16 = 4,
 }
 
 impl Routine {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Routine; 4] = [Routine::Exp, Routine::QuantizeQ8, Routine::SiluMul, Routine::RoundBf16];
+    pub const ALL: [Routine; 5] =
+        [Routine::Exp, Routine::QuantizeQ8, Routine::SiluMul, Routine::RoundBf16, Routine::SiluMulBf16];
 
     /// How many there are.
     pub const COUNT: usize = Routine::ALL.len();
@@ -340,6 +344,7 @@ impl Routine {
             Routine::QuantizeQ8 => (1, DType::Q8),
             Routine::SiluMul => (2, DType::F32),
             Routine::RoundBf16 => (1, DType::BF16),
+            Routine::SiluMulBf16 => (2, DType::BF16),
         }
     }
 
@@ -350,6 +355,7 @@ impl Routine {
             Routine::QuantizeQ8 => "quantize_q8",
             Routine::SiluMul => "silu_mul",
             Routine::RoundBf16 => "round_bf16",
+            Routine::SiluMulBf16 => "silu_mul_bf16",
         }
     }
 }

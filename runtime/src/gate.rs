@@ -1,4 +1,4 @@
-//! The gate of a feed-forward block, `silu(g) · u`: the routine `Routine::SiluMul`.
+//! The gate of a feed-forward block, `silu(g) · u`: the routines `Routine::SiluMul` and `Routine::SiluMulBf16`.
 
 use crate::exp::exp;
 use crate::routines::routine;
@@ -51,6 +51,50 @@ routine! {
     SiluMulRoutine(out: *mut f32, gate: *const f32, up: *const f32, n: u64) => SiluMul { out, gate, up, n: n as usize }
 }
 
+/// The same, rounded to bf16.
+pub mod rounded {
+    use super::SiluMul;
+    use crate::narrow::Round;
+    use crate::routines::routine;
+    use crate::tiers::{Kernel, Simd};
+
+    /// Elements that are rounded at a time: a line of four panels, whose number is known when this is compiled.
+    const WAITING: usize = 64;
+
+    struct SiluMulBf16 {
+        out: *mut u16,
+        gate: *const f32,
+        up: *const f32,
+        n: usize,
+    }
+
+    impl Kernel for SiluMulBf16 {
+        type Output = ();
+
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            let SiluMulBf16 { out, gate, up, n } = self;
+            let mut waiting = [0.0; WAITING];
+            let mut i = 0;
+            // SAFETY: the caller vouches for the instruction set and `n` elements at each address.
+            unsafe {
+                while i + WAITING <= n {
+                    SiluMul { out: waiting.as_mut_ptr(), gate: gate.add(i), up: up.add(i), n: WAITING }.run::<S>();
+                    Round { out: out.add(i), input: waiting.as_ptr(), n: WAITING }.run::<S>();
+                    i += WAITING;
+                }
+                SiluMul { out: waiting.as_mut_ptr(), gate: gate.add(i), up: up.add(i), n: n - i }.run::<S>();
+                Round { out: out.add(i), input: waiting.as_ptr(), n: n - i }.run::<S>();
+            }
+        }
+    }
+
+    routine! {
+        /// The type of the routine `Routine::SiluMulBf16`.
+        SiluMulBf16Routine(out: *mut u16, gate: *const f32, up: *const f32, n: u64) => SiluMulBf16 { out, gate, up, n: n as usize }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +133,12 @@ mod tests {
                 }
                 assert_eq!(run(tier, &gate, &up, 1), got, "{tier}: over the gate");
                 assert_eq!(run(tier, &gate, &up, 2), got, "{tier}: over the other factor");
+                let mut narrow = vec![7; n + 1];
+                // SAFETY: all have `n` elements and the tier is available.
+                unsafe { rounded::routine(tier)(narrow.as_mut_ptr(), gate.as_ptr(), up.as_ptr(), n as u64) };
+                assert_eq!(narrow.pop(), Some(7), "{tier}: written past the end");
+                let want: Vec<u16> = got.iter().map(|x| half::bf16::from_f32(*x).to_bits()).collect();
+                assert_eq!(narrow, want, "{tier}: rounded");
             }
         }
     }

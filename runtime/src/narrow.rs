@@ -8,10 +8,10 @@ use crate::routines::routine;
 use crate::tiers::{Kernel, Simd};
 
 /// Rounds a line.
-struct Round {
-    out: *mut u16,
-    input: *const f32,
-    n: usize,
+pub(crate) struct Round {
+    pub(crate) out: *mut u16,
+    pub(crate) input: *const f32,
+    pub(crate) n: usize,
 }
 
 impl Kernel for Round {

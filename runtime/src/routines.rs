@@ -52,5 +52,6 @@ pub fn routines(tier: Tier) -> [usize; Routine::COUNT] {
     table[Routine::QuantizeQ8 as usize] = quantise::routine(tier) as usize;
     table[Routine::SiluMul as usize] = gate::routine(tier) as usize;
     table[Routine::RoundBf16 as usize] = narrow::routine(tier) as usize;
+    table[Routine::SiluMulBf16 as usize] = gate::rounded::routine(tier) as usize;
     table
 }

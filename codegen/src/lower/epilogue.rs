@@ -97,15 +97,12 @@ pub fn lower_epilogue(closed: &Closed) -> Result<LoweredEpilogue> {
     let at = Affine::linear(&index, &strides);
     let dense = at.split_var(first).is_some_and(|(step, _)| step == Extent::ONE);
     let (finish, value) = finishing(&mut b, output, index)?;
-    // Where the f32 wait that are rounded.
-    let mut finished = Line::Tile(0);
     let finish = finish.filter(|_| dense);
     match gated(&mut b, &value, row_var, first)?.filter(|_| dense && (finish.is_some() || ty.dtype == DType::F32)) {
         Some(Gated { gate, up }) => {
-            let to = if finish.is_some() { Line::Tile(gate) } else { Line::Memory(place, b.index(&at)?) };
-            let from = vec![Line::Tile(gate), Line::Tile(up)];
-            b.stretch(Stretch { routine: Routine::SiluMul, to: to.clone(), from, count: Count::Columns });
-            finished = to;
+            let routine = if finish.is_some() { Routine::SiluMulBf16 } else { Routine::SiluMul };
+            let (to, from) = (Line::Memory(place, b.index(&at)?), vec![Line::Tile(gate), Line::Tile(up)]);
+            b.stretch(Stretch { routine, to, from, count: Count::Columns });
         }
         None => {
             let mut last = None;
@@ -122,11 +119,11 @@ pub fn lower_epilogue(closed: &Closed) -> Result<LoweredEpilogue> {
                 let from = last.map_or_else(|| Index::reg(begin), Index::reg);
                 last = Some(b.close(var, from, Index::reg(end), step, vec![]));
             }
+            if let Some(routine) = finish {
+                let (to, from) = (Line::Memory(place, b.index(&at)?), vec![Line::Tile(0)]);
+                b.stretch(Stretch { routine, to, from, count: Count::Columns });
+            }
         }
-    }
-    if let Some(routine) = finish {
-        let to = Line::Memory(place, b.index(&at)?);
-        b.stretch(Stretch { routine, to, from: vec![finished], count: Count::Columns });
     }
     let (body, buffers, tys) = b.finish();
     let (operands, buffers): (Vec<_>, Vec<_>) = buffers.into_iter().unzip();

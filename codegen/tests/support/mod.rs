@@ -43,6 +43,13 @@ extern "C" fn round_bf16(out: *mut u16, input: *const f32, n: u64) {
     }
 }
 
+/// The routine `SiluMulBf16`, likewise.
+extern "C" fn silu_mul_bf16(out: *mut u16, gate: *const f32, up: *const f32, n: u64) {
+    let mut line = vec![0.0; n as usize];
+    silu_mul(line.as_mut_ptr(), gate, up, n);
+    round_bf16(out, line.as_ptr(), n);
+}
+
 /// Bytes aligned to 64, poisoned with a NaN pattern.
 pub struct Memory {
     words: Vec<u64>,
@@ -201,6 +208,7 @@ impl Step<'_> {
         routines[Routine::QuantizeQ8 as usize] = quantize_q8 as *const () as usize;
         routines[Routine::SiluMul as usize] = silu_mul as *const () as usize;
         routines[Routine::RoundBf16 as usize] = round_bf16 as *const () as usize;
+        routines[Routine::SiluMulBf16 as usize] = silu_mul_bf16 as *const () as usize;
         let scalars: Vec<u64> = scalars.iter().map(|e| e.value(&self.sizes) as u64).collect();
         let args = KernelArgs {
             buffers: buffers.as_ptr(),

@@ -34,7 +34,7 @@ pub use trailer::Trailer;
 pub const MAGIC: [u8; 8] = *b"\x89llamac\n";
 
 /// The version of the container and of everything in it.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Alignment of sections, and of an artifact in an executable, bytes.
 pub const SECTION_ALIGN: usize = 4096;
