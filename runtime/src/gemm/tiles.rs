@@ -8,6 +8,7 @@ use super::blocks::{Blocks, Scales, quants, weight, with_format};
 use super::weights::offset_of_input;
 use super::{Columns, GemmArgs, Segment, segment_stride, tiles_take};
 use crate::pool::Worker;
+use crate::prefetch::LINE;
 use crate::tiers::Tier;
 use crate::tiers::amx::{self, Narrow, NarrowKernel, Prefetch, Product, Tiles, multiply_ahead};
 use llamac_formats::panel::blocks::{PART, group};
@@ -84,8 +85,8 @@ const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
 /// Rows from which tiles are faster than vectors: they take as long for a few rows as for sixteen or thirty-two, and unpacking a panel of a
 /// block format costs as much as some rows of bytes.
 const ROWS_OF_BF16: usize = 8;
-const ROWS_OF_BLOCKS: usize = 36;
-const ROWS_OF_Q8_0: usize = 46;
+const ROWS_OF_BLOCKS: usize = 28;
+const ROWS_OF_Q8_0: usize = 36;
 
 /// Whether a GEMM runs on tiles: bf16 by bf16, which is exact, or bytes by a block format, whose rounding to bf16 is small beside
 /// that of the activations. Rounding block weights for bf16 activations would double their error.
@@ -263,6 +264,9 @@ struct Unpack<B> {
     k: usize,
     /// Room for `k · 16`.
     to: *mut u16,
+    /// What to ask for meanwhile, and how many of its cache lines for each part.
+    ask: *const u8,
+    lines: usize,
 }
 
 impl<B: Blocks> NarrowKernel for Unpack<B> {
@@ -278,6 +282,9 @@ impl<B: Blocks> NarrowKernel for Unpack<B> {
                     scales.fill::<S, B>(group);
                 }
                 let at = group.add(B::HEADER + in_group * B::PART_BYTES);
+                for line in part * self.lines..(part + 1) * self.lines {
+                    S::prefetch_far(self.ask.wrapping_add(line * LINE));
+                }
                 let mut half = 0;
                 while half < 2 {
                     let (scale, offset) = scales.line::<S, B>(group, in_group, half, 0);
@@ -319,7 +326,8 @@ struct Task<'a> {
     unpacked: *mut u8,
 }
 
-/// Weights to come, which the products of a block fetch in equal shares.
+/// Weights to come. Unpacking asks for the first of them where there are few rows, and the products of a block for the rest in equal
+/// shares: memory should never be idle, and the caches' queues never full.
 struct Following {
     /// Where the first bytes of each panel are.
     panels: [*const u8; MOST_PANELS],
@@ -327,19 +335,39 @@ struct Following {
     all: usize,
     /// Bytes of each.
     bytes: usize,
+    /// Cache lines that the unpacking of a part asks for.
+    part_lines: usize,
+    /// Bytes of a panel that all its parts ask for.
+    by_parts: usize,
     /// Bytes of a product.
     share: usize,
-    /// Bytes given out.
+    /// Bytes given to products.
     at: usize,
 }
 
+/// The most lines of a step of a product: the loads wait behind them. With few rows, steps are few, and it is memory that they wait for.
+const STEP_LINES: usize = 4;
+const STEP_LINES_OF_FEW_ROWS: usize = 12;
+
 impl Following {
+    /// What the unpacking of a panel asks for, and how many lines of it for each part.
+    fn during_unpacking(&self, panel: usize) -> (*const u8, usize) {
+        if panel < self.all { (self.panels[panel], self.part_lines) } else { (std::ptr::null(), 0) }
+    }
+
     /// The next product's share, in so many steps.
     fn share(&mut self, steps: usize) -> Prefetch {
-        let (panel, at) = (self.at / self.bytes.max(1), self.at % self.bytes.max(1));
+        let rest = (self.bytes - self.by_parts).max(1);
+        let (panel, at) = (self.at / rest, self.by_parts + self.at % rest);
         self.at += self.share;
         let from = if panel < self.all { self.panels[panel].wrapping_add(at) } else { self.panels[0] };
-        Prefetch { from, step: self.share / steps }
+        let step = self.share / steps;
+        // Half of many, because the machine's own prefetcher goes on from there.
+        let lines = match self.part_lines {
+            0 => step.div_ceil(2 * LINE).clamp(2, STEP_LINES),
+            _ => step.div_ceil(LINE).clamp(1, STEP_LINES_OF_FEW_ROWS),
+        };
+        Prefetch { from, step, lines }
     }
 }
 
@@ -355,19 +383,26 @@ impl Task<'_> {
             let inputs = self.cut.block.min(k - block);
             let mut panels = [std::ptr::null(); MOST_PANELS];
             let all = self.columns.segments.len() * count;
+            let pairs = (self.last - self.first).div_ceil(2 * amx::ROWS);
+            let products = pairs * inputs.div_ceil(self.cut.depth) * all.div_ceil(2);
+            // SAFETY: the caller vouches for the panels.
+            let mut following = unsafe { self.following(block + inputs, inputs, products) };
             debug_assert!(all <= panels.len(), "a task has at most {MOST_PANELS} panels");
             for (i, panel) in panels.iter_mut().enumerate().take(all) {
                 let segment = &self.columns.segments[i / count];
                 // SAFETY: the caller vouches for the panels; each has its room in the scratch.
                 unsafe {
                     let room = self.unpacked.add(i * self.cut.block.min(k) * INPUT_BYTES);
-                    *panel = self.bf16(segment, self.columns.begin + i % count, block, inputs, room);
+                    *panel = self.bf16(
+                        segment,
+                        self.columns.begin + i % count,
+                        block,
+                        inputs,
+                        room,
+                        following.during_unpacking(i),
+                    );
                 }
             }
-            let pairs = (self.last - self.first).div_ceil(2 * amx::ROWS);
-            let products = pairs * inputs.div_ceil(self.cut.depth) * all.div_ceil(2);
-            // SAFETY: the caller vouches for the panels.
-            let mut following = unsafe { self.following(block + inputs, products) };
             for i in 0..pairs {
                 let row_of = |i: usize| self.first + 2 * amx::ROWS * if *backwards { pairs - 1 - i } else { i };
                 let (row, next) = (row_of(i), row_of((i + 1).min(pairs - 1)));
@@ -383,11 +418,12 @@ impl Task<'_> {
         }
     }
 
-    /// The weights that come after those of a block, to be fetched during so many products.
+    /// The weights from input `k` of this task on, or of the next, to be fetched while so many inputs are unpacked and during so many
+    /// products.
     ///
     /// # Safety
     /// As [`many_rows`].
-    unsafe fn following(&self, k: usize, products: usize) -> Following {
+    unsafe fn following(&self, k: usize, unpacked: usize, products: usize) -> Following {
         let (columns, k) = if k < self.args.k { (self.columns, k) } else { (self.next, 0) };
         let inputs = self.cut.block.min(self.args.k - k);
         let count = columns.end - columns.begin;
@@ -401,14 +437,30 @@ impl Task<'_> {
             *panel = at.wrapping_add(offset_of_input(segment.dtype, k));
             bytes = offset_of_input(segment.dtype, inputs);
         }
-        Following { panels, all, bytes, share: (all * bytes).div_ceil(products), at: 0 }
+        let part_lines = if self.args.act == DType::Q8 && self.args.m <= SHORT_ROWS {
+            // Unpacking takes about two thirds of the time.
+            2 * (bytes / LINE).div_ceil(inputs.div_ceil(PART)) / 3
+        } else {
+            0
+        };
+        let by_parts = (part_lines * (unpacked / PART) * LINE).min(bytes);
+        let share = (all * (bytes - by_parts)).div_ceil(products);
+        Following { panels, all, bytes, part_lines, by_parts, share, at: 0 }
     }
 
     /// Where the bf16 of `inputs` inputs of a panel, from input `k`, are: in the panel itself, or unpacked into `room`.
     ///
     /// # Safety
     /// The panel must exist; `room` must hold the inputs.
-    unsafe fn bf16(&self, segment: &Segment, panel: usize, k: usize, inputs: usize, room: *mut u8) -> *const u8 {
+    unsafe fn bf16(
+        &self,
+        segment: &Segment,
+        panel: usize,
+        k: usize,
+        inputs: usize,
+        room: *mut u8,
+        (ask, lines): (*const u8, usize),
+    ) -> *const u8 {
         // SAFETY: the caller vouches for both.
         unsafe {
             let (at, _) = self.args.panel(segment, panel);
@@ -416,7 +468,7 @@ impl Task<'_> {
                 DType::Block(format) => {
                     with_format!(format, B => {
                         let from = at.add(k / group(format) * B::GROUP_BYTES);
-                        amx::enter(Unpack::<B> { format: PhantomData, from, k: inputs, to: room.cast() });
+                        amx::enter(Unpack::<B> { format: PhantomData, from, k: inputs, to: room.cast(), ask, lines });
                     });
                     room
                 }
@@ -474,8 +526,11 @@ impl Task<'_> {
                         stride: 4 * self.row_stride,
                         fresh: k == 0,
                     };
-                    let activations =
-                        Prefetch { from: to_come[pair / 2 % 2].wrapping_add(pair / 4 * steps * 128), step: 128 };
+                    let activations = Prefetch {
+                        from: to_come[pair / 2 % 2].wrapping_add(pair / 4 * steps * 128),
+                        step: 128,
+                        lines: 2,
+                    };
                     multiply_ahead(tiles, &product, [activations, following.share(steps)]);
                 }
             }

@@ -8,7 +8,6 @@
 
 use super::Simd;
 use super::avx512::Avx512;
-use crate::prefetch::LINE;
 use core::arch::asm;
 use core::arch::x86_64::*;
 use core::mem::offset_of;
@@ -216,13 +215,8 @@ pub(crate) struct Prefetch {
     pub(crate) from: *const u8,
     /// Bytes from step to step.
     pub(crate) step: usize,
-}
-
-impl Prefetch {
-    /// Lines of a step: half of its bytes, because the machine's own prefetcher goes on from there; and few, or the loads wait behind them.
-    fn lines(&self) -> usize {
-        self.step.div_ceil(2 * LINE).clamp(2, 4)
-    }
+    /// Cache lines of a step.
+    pub(crate) lines: usize,
 }
 
 /// What the assembly reads, by offset.
@@ -249,7 +243,7 @@ struct Call {
 /// for the sizes given; the second row tile's sums lie 16 rows after the first's.
 pub(crate) unsafe fn multiply(tiles: &Tiles, p: &Product) {
     // Nothing but what is at hand.
-    let ahead = Prefetch { from: p.a[0], step: 0 };
+    let ahead = Prefetch { from: p.a[0], step: 0, lines: 1 };
     // SAFETY: the caller vouches for all of it.
     unsafe { multiply_ahead(tiles, p, [ahead; 2]) };
 }
@@ -271,7 +265,7 @@ pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Prefetch
         fresh: p.fresh.into(),
         ahead: ahead.map(|a| a.from),
         ahead_step: ahead.map(|a| a.step),
-        ahead_lines: ahead.map(|a| a.lines()),
+        ahead_lines: ahead.map(|a| a.lines.max(1)),
     };
     // SAFETY: the caller vouches for the machine, the tiles and the operands.
     unsafe {
