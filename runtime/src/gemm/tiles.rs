@@ -85,7 +85,7 @@ const INPUT_BYTES: usize = 2 * PANEL_WIDTH;
 /// Rows from which tiles are faster than vectors: they take as long for a few rows as for sixteen or thirty-two, and unpacking a panel of a
 /// block format costs as much as some rows of bytes.
 const ROWS_OF_BF16: usize = 8;
-const ROWS_OF_BLOCKS: usize = 28;
+const ROWS_OF_BLOCKS: usize = 26;
 const ROWS_OF_Q8_0: usize = 36;
 
 /// Whether a GEMM runs on tiles: bf16 by bf16, which is exact, or bytes by a block format, whose rounding to bf16 is small beside
