@@ -256,7 +256,7 @@ impl NarrowKernel for PackRow {
 }
 
 /// Unpacks inputs of one panel of a block format to bf16 `[k / 2][16][2]`.
-struct Unpack<B> {
+struct Unpack<B, const ASK: bool> {
     format: PhantomData<B>,
     /// The first group.
     from: *const u8,
@@ -269,7 +269,7 @@ struct Unpack<B> {
     lines: usize,
 }
 
-impl<B: Blocks> NarrowKernel for Unpack<B> {
+impl<B: Blocks, const ASK: bool> NarrowKernel for Unpack<B, ASK> {
     #[inline(always)]
     unsafe fn run<S: Narrow>(self) {
         let mut scales = Scales::EMPTY;
@@ -282,8 +282,10 @@ impl<B: Blocks> NarrowKernel for Unpack<B> {
                     scales.fill::<S, B>(group);
                 }
                 let at = group.add(B::HEADER + in_group * B::PART_BYTES);
-                for line in part * self.lines..(part + 1) * self.lines {
-                    S::prefetch_far(self.ask.wrapping_add(line * LINE));
+                if ASK {
+                    for line in part * self.lines..(part + 1) * self.lines {
+                        S::prefetch_far(self.ask.wrapping_add(line * LINE));
+                    }
                 }
                 let mut half = 0;
                 while half < 2 {
@@ -468,7 +470,13 @@ impl Task<'_> {
                 DType::Block(format) => {
                     with_format!(format, B => {
                         let from = at.add(k / group(format) * B::GROUP_BYTES);
-                        amx::enter(Unpack::<B> { format: PhantomData, from, k: inputs, to: room.cast(), ask, lines });
+                        let (k, to) = (inputs, room.cast());
+                        if lines > 0 {
+                            amx::enter(Unpack::<B, true> { format: PhantomData, from, k, to, ask, lines });
+                        } else {
+                            // A loop of no lines costs a prefill 1%.
+                            amx::enter(Unpack::<B, false> { format: PhantomData, from, k, to, ask, lines });
+                        }
                     });
                     room
                 }

@@ -253,6 +253,8 @@ pub(crate) unsafe fn multiply(tiles: &Tiles, p: &Product) {
 ///
 /// # Safety
 /// As [`multiply`].
+// As a call of its own, or with its loop anywhere in a cache line, a prefill takes 4% longer.
+#[inline(always)]
 pub(crate) unsafe fn multiply_ahead(tiles: &Tiles, p: &Product, ahead: [Prefetch; 2]) {
     let second = p.sums.map(|s| s.wrapping_byte_add(ROWS * p.stride));
     let call = Call {
@@ -325,6 +327,7 @@ macro_rules! product {
                     "mov {p1}, [{call} + {ahead} + 8]",
                     "mov {n}, [{call} + {steps}]",
                     "mov {s}, 64",
+                    ".p2align 6",
                     "2:",
                     $($body,)*
                     "add {p0}, [{call} + {ahead_step}]",
