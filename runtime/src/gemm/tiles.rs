@@ -474,7 +474,6 @@ impl Task<'_> {
                         if lines > 0 {
                             amx::enter(Unpack::<B, true> { format: PhantomData, from, k, to, ask, lines });
                         } else {
-                            // A loop of no lines costs a prefill 1%.
                             amx::enter(Unpack::<B, false> { format: PhantomData, from, k, to, ask, lines });
                         }
                     });
